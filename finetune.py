@@ -1,0 +1,82 @@
+"""Step 2: fine-tune a pre-trained network (theta_A) on a downstream task B.
+
+Writes theta_FB, the parameters of the epoch with the best validation accuracy. The classifier is
+new. From random_init_model.pth instead of theta_A it trains from scratch and gives theta_SB.
+
+    python finetune.py --dataset CIFAR-10 --data_dir DIR -a ImageNet_model.pth \\
+        -b cifar10_model_lr001.pth --max_epoch 100 --batch_size 18 --lr 0.01 --weight_decay 1e-4
+"""
+
+import argparse
+import sys
+
+import torch
+from datasets import DATASETS, load
+from datasets.loader import make_loader
+
+from models import ARCHS, build, checkpoint
+from models.layers import identify, partition
+from safe_io import ArgumentParser, InputError, integer, number, run
+from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.schedule import SCHEDULERS
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
+    add("--data_dir", required=True, help="folder of the data set")
+    add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
+    add("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
+    add("--arch", choices=ARCHS, default="resnet50")
+    add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, else 224)")
+    add("--max_epoch", type=integer(1), default=100, help="epochs")
+    add("--batch_size", type=integer(1), default=128)
+    add("--lr", type=number(0, above=True), default=0.01, help="learning rate")
+    add("--weight_decay", type=number(0), default=1e-4)
+    add("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    path_a, path_b = checkpoint.locate(args.a), checkpoint.output_path(args.b)
+    if path_a.resolve() == path_b.resolve():
+        raise InputError(f"-a and -b are the same file {path_a}, which would be lost; rename -b")
+    theta_a = checkpoint.read(path_a)
+    arch_a = identify(theta_a.shapes)
+    if arch_a in ARCHS and arch_a != args.arch:
+        raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
+    device = choose_device(args.device)
+
+    train_set, val_set, classes = load(args.dataset, args.data_dir, image_size=args.image_size)
+
+    torch.manual_seed(args.seed)
+    model = build(args.arch, len(classes))
+    head = partition({k: tuple(v.shape) for k, v in model.state_dict().items()}).head
+    fresh = checkpoint.load_backbone(model, theta_a, head)
+    print(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
+
+    loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
+    train_loader = make_loader(train_set, train=True, device=device, **loading)
+    val_loader = make_loader(val_set, train=False, device=device, **loading)
+    written = fit_with_arguments(
+        args,
+        model,
+        train_loader,
+        val_loader,
+        path=path_b,
+        device=device,
+        facts={
+            "script": "finetune.py",
+            "classes": classes,
+            "parent_sha256": checkpoint.sha256(path_a),
+        },
+    )
+    for path in written:
+        print(f"theta_FB: {path.resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

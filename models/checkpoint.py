@@ -1,0 +1,258 @@
+"""Parameter files: where they are, how they are read without running code, how they are written."""
+
+import argparse
+import hashlib
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from safe_io import InputError, atomic_path, check_output, warn
+
+CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
+
+# Where training scripts put the state dict, in the order of preference.
+CONTAINERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "params",
+    "module",
+    "teacher",
+    "student",
+    "model_ema",
+    "ema",
+)
+# What data-parallel, compiled and composed modules put before every key.
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+
+class Checkpoint(NamedTuple):
+    """A state dict and where it came from.
+
+    tensors: key -> tensor on the CPU, floating-point or not, in file order.
+    container: top-level key under which it was found, "" for a plain state dict.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    container: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key -> shape of the floating-point tensors: what `models.layers` works on."""
+        return {k: tuple(v.shape) for k, v in self.tensors.items() if v.is_floating_point()}
+
+
+def locate(name: str) -> Path:
+    """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
+
+    Raises InputError where there is no such file.
+    """
+    path = Path(name)
+    if os.path.dirname(name) == "":
+        path = CKPT_DIR / name
+        if not path.exists() and Path(name).exists():
+            path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a checkpoint file")
+    if not path.exists():
+        raise InputError(
+            f"checkpoint {path} is missing; check the name, or write it with the steps before"
+        )
+    return path
+
+
+def output_path(name: str) -> Path:
+    """Path of the checkpoint `name` for writing: a bare name means ckpt/NAME, and ckpt/ is made.
+
+    Raises InputError where it cannot be written.
+    """
+    if os.path.dirname(name):
+        return check_output(Path(name))
+    try:
+        CKPT_DIR.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {CKPT_DIR}: {error.strerror}") from error
+    return check_output(CKPT_DIR / name)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read the state dict in a file without running any code in it.
+
+    Containers such as {"state_dict": ...} are opened and prefixes such as "module." taken off.
+    Tensors of a zip-format file stay memory-mapped. Raises InputError, naming the file, for
+    whatever is no state dict.
+    """
+    content = unpickle(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
+    content, container = open_container(content, path)
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no tensors; its top-level keys are: {names(content)}")
+    return Checkpoint(path, strip_prefixes(tensors), container)
+
+
+def unpickle(path: Path) -> Any:
+    """torch.load with `weights_only`, every complaint of it turned into an InputError."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not start:
+        raise InputError(f"{path} is empty; copy or write it again")
+    is_zip = start == b"PK\x03\x04"
+    if is_zip and not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is truncated; copy or write it again")
+    try:
+        with torch.serialization.safe_globals(harmless_globals()):
+            # Legacy files (before torch 1.6) cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:
+        # Nearly any exception can come out of a file that is not a checkpoint (KeyError from a text
+        # file, EOFError, RuntimeError, ...), so this one place catches them all.
+        raise InputError(explain(error, path)) from error
+
+
+def explain(error: Exception, path: Path) -> str:
+    """One line for an exception of torch.load."""
+    text = str(error)
+    needed = re.search(
+        r"(?:Unsupported (?:global|class|operand)\D*?|GLOBAL )([\w.]+\.[\w.]+)", text
+    )
+    if needed:
+        return (
+            f"{path} needs the Python class {needed[1]} to load, which could run code, so it is "
+            "refused; save the model's state_dict() instead"
+        )
+    if "TorchScript" in text:
+        return f"{path} is a TorchScript archive, which holds code; save its state_dict() instead"
+    return (
+        f"{path} is not a PyTorch checkpoint, or is damaged or truncated ({type(error).__name__})"
+    )
+
+
+def harmless_globals() -> list:
+    """Classes without behaviour that training scripts store beside the weights."""
+    paths = [pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath]
+    # NumPy's two constructors, whose module NumPy 2 renamed; files name it either way.
+    constructors = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
+    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
+    return [
+        argparse.Namespace,
+        *paths,
+        # Python 3.13 moved the classes; files name them either way.
+        *((cls, f"pathlib._local.{cls.__name__}") for cls in paths),
+        *((cls, f"pathlib.{cls.__name__}") for cls in paths),
+        np.ndarray,
+        np.dtype,
+        *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+        *((f, f"{core}.{f.__name__}") for f in constructors for core in cores),
+    ]
+
+
+def open_container(content: Mapping, path: Path) -> tuple[Mapping, str]:
+    """The mapping that holds the parameters, and the key it was under ("" at the top level)."""
+    container = ""
+    for _ in range(3):
+        found = [k for k in CONTAINERS if holds_tensors(content.get(k))]
+        if not found:
+            break
+        if len(found) > 1:
+            warn(f"{path} holds {', '.join(found)}; using {found[0]!r}")
+        content, container = content[found[0]], found[0]
+    return content, container
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether `value` is a mapping with a tensor in it, directly or in a known container."""
+    if not isinstance(value, Mapping):
+        return False
+    if any(isinstance(v, Tensor) for v in value.values()):
+        return True
+    return any(isinstance(value.get(k), Mapping) and holds_tensors(value[k]) for k in CONTAINERS)
+
+
+def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off PREFIXES, in any order and nesting, while all floating-point tensors carry one."""
+    while True:
+        parameters = [k for k, v in tensors.items() if v.is_floating_point()]
+        prefix = next(
+            (p for p in PREFIXES if parameters and all(k.startswith(p) for k in parameters)), None
+        )
+        if prefix is None:
+            return tensors
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+
+
+def names(keys: Any, most: int = 8) -> str:
+    """The first keys as text for a message."""
+    keys = [str(key) for key in keys]
+    return (
+        ", ".join(keys[:most]) + (f", ... ({len(keys)} in all)" if len(keys) > most else "")
+        or "none"
+    )
+
+
+def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
+    """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256."""
+    plain = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(plain, temporary)
+        except RuntimeError as error:
+            # torch's file writer reports a full disk so.
+            raise OSError(f"writing failed ({str(error).splitlines()[0]})") from error
+        return sha256(temporary)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_backbone(model: nn.Module, checkpoint: Checkpoint, head: str) -> list[str]:
+    """Copy all tensors of `checkpoint` but those of the classifier `head` into `model`.
+
+    Returns the keys of the classifier, which keep their random initialisation. Raises InputError
+    naming the tensor (and both shapes) unless the file holds exactly the tensors of the network: a
+    layer that stayed random unnoticed would spoil T.
+    """
+    own = model.state_dict()
+    fresh = [key for key in own if key.startswith(head + ".")]
+    wanted = [key for key in own if key not in fresh]
+    given = {
+        key: value for key, value in checkpoint.tensors.items() if not key.startswith(head + ".")
+    }
+    where = f"{checkpoint.path} does not fit the network"
+    missing = [key for key in wanted if key not in given]
+    if len(missing) == len(wanted):
+        raise InputError(
+            f"{where}: none of its {len(given)} tensors has a name that the network knows"
+        )
+    if missing:
+        raise InputError(f"{where}: {missing[0]} is missing ({len(missing)} in all)")
+    for key in given:
+        if key not in own:
+            raise InputError(f"{where}: the network has no tensor {key}")
+        if given[key].shape != own[key].shape:
+            raise InputError(
+                f"{where}: {key} is {list(given[key].shape)} in the file "
+                f"and {list(own[key].shape)} in the network"
+            )
+    model.load_state_dict(given, strict=False)
+    return fresh

@@ -1,0 +1,86 @@
+"""Step 1: train a network on ImageNet (task A) from its random initialisation.
+
+Writes theta_r, the random initialisation, before the first step, and theta_A, the parameters of the
+epoch with the best validation accuracy.
+
+    python pretrain_on_ImageNet.py --seed 0 --data_dir DIR --max_epoch 120 --batch_size 256 --lr 0.1
+    \\
+        --weight_decay 1e-4 -r random_init_model.pth -a ImageNet_model.pth
+"""
+
+import argparse
+import sys
+
+import torch
+from datasets import load
+from datasets.loader import make_loader
+
+from models import ARCHS, build, checkpoint
+from safe_io import ArgumentParser, InputError, integer, number, run
+from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.schedule import SCHEDULERS
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--data_dir", help="folder with ILSVRC2012_img_train and ILSVRC2012_img_val, or train, val")
+    add("-r", default="random_init_model.pth", help="file for theta_r; a bare name: in ckpt/")
+    add("-a", default="ImageNet_model.pth", help="file for theta_A; a bare name: in ckpt/")
+    add("--arch", choices=ARCHS, default="resnet50")
+    add("--image_size", type=integer(32), default=224, help="pixels a side")
+    add("--max_epoch", type=integer(0), default=120, help="epochs; 0: write only theta_r")
+    add("--batch_size", type=integer(1), default=256)
+    add("--lr", type=number(0, above=True), default=0.1, help="learning rate")
+    add("--weight_decay", type=number(0), default=1e-4)
+    add("--scheduler", choices=SCHEDULERS, default="step", help="step: / 10 every 40 epochs")
+    add_run_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.data_dir is None and args.max_epoch > 0:
+        parser.error("--data_dir is missing: the folder of ImageNet")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    path_r, path_a = checkpoint.output_path(args.r), checkpoint.output_path(args.a)
+    if path_r.resolve() == path_a.resolve():
+        raise InputError(f"-r and -a are the same file {path_r}; give two names")
+    device = choose_device(args.device)
+
+    num_classes = 1000
+    if args.data_dir is not None:
+        train_set, val_set, classes = load("ImageNet", args.data_dir, image_size=args.image_size)
+        num_classes = len(classes)
+
+    torch.manual_seed(args.seed)
+    model = build(args.arch, num_classes)
+    if args.max_epoch == 0:
+        checkpoint.write(path_r, model.state_dict())
+        print(f"theta_r: {path_r.resolve()}")
+        return
+
+    loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
+    train_loader = make_loader(train_set, train=True, device=device, **loading)
+    val_loader = make_loader(val_set, train=False, device=device, **loading)
+    sha256_r = checkpoint.write(path_r, model.state_dict())
+    written = fit_with_arguments(
+        args,
+        model,
+        train_loader,
+        val_loader,
+        path=path_a,
+        device=device,
+        facts={
+            "script": "pretrain_on_ImageNet.py",
+            "classes": classes,
+            "parent_sha256": sha256_r,
+        },
+    )
+    print(f"theta_r: {path_r.resolve()}")
+    for path in written:
+        print(f"theta_A: {path.resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,148 @@
+"""One-line errors, and files that are never half written: what every script shares.
+
+Standard library only, so that a wrong command line is answered at once.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message is one line: what, where, and what to do."""
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr; the run goes on."""
+    print(f"warning: {ascii_line(message)}", file=sys.stderr, flush=True)
+
+
+def ascii_line(text: object) -> str:
+    """The text as one printable ASCII line (a file name may hold anything)."""
+    line = " ".join(str(text).split())
+    return line.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Call `main` and return its exit code (None: 0), or 2 after one line for an InputError."""
+    try:
+        return main() or 0
+    except InputError as error:
+        print(f"error: {ascii_line(error)}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout (head, less) has left; Python would complain again when it flushes at
+        # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose complaint is one line like every other, and whose help shows defaults."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults shown, the description left as it was written."""
+
+
+def integer(minimum: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `minimum`."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= minimum:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {minimum}, not {text!r}"
+        )
+
+    return parse
+
+
+def number(minimum: float, *, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least `minimum`, or above it."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if math.isfinite(value) and (value > minimum if above else value >= minimum):
+                return value
+        bound = f"above {minimum:g}" if above else f"of at least {minimum:g}"
+        raise argparse.ArgumentTypeError(f"must be a number {bound}, not {text!r}")
+
+    return parse
+
+
+def check_output(path: Path) -> Path:
+    """Return `path`, or raise InputError where no file can be written: before the work, not
+    after.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"cannot write {path}: the folder {path.parent} does not exist; create it first"
+        )
+    try:
+        # os.access says yes to root on a read-only disk, so the folder is tried.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; at success fsync and rename it, else remove it.
+
+    A reader sees the old file or the new one, never a part. An OSError (disk full, folder gone)
+    becomes InputError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"cannot write {path}: {reason}; what was there before is untouched"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut; file systems that cannot do it are let be."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
