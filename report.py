@@ -9,7 +9,6 @@ from models import checkpoint
 from models.layers import Layer
 from safe_io import InputError, atomic_path, warn
 
-
 # What is read of X.json.
 RECORD_TYPES = {
     "steps": int,
