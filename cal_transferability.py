@@ -16,6 +16,7 @@ With the original authors' files it prints 18 values, from 3.44 (stem) to 1.0 (c
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,11 +25,21 @@ import torch
 from torch import Tensor
 
 import report
-from models import checkpoint
+from models import ARCHS, build, checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import Layer, check_same_network, counted, identify, partition
+from models.layers import Layer, auxiliary_heads, check_same_network, identify, partition
 from report import LayerResult, Result
-from safe_io import ArgumentParser, InputError, atomic_write, check_output, run, warn
+from safe_io import (
+    ArgumentParser,
+    InputError,
+    atomic_write,
+    check_output,
+    complain,
+    integer,
+    run,
+    say,
+    warn,
+)
 
 
 def transferability(theta_r: dict, theta_a: dict, theta_b: dict, layer: Layer) -> LayerResult:
@@ -77,14 +88,23 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     if grouped.family:
         # Only B needs to have a classifier for one to be listed.
         grouped = partition(b.shapes)
+    left_out = auxiliary_heads(a.shapes, b.shapes)
+    if left_out:
+        warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
+    layers = [x for x in grouped.layers if x.tensors[0] in b.tensors and x.name not in left_out]
 
     def transferabilities(layers: Iterable[Layer]) -> list[LayerResult]:
         return [transferability(r.tensors, a.tensors, b.tensors, layer) for layer in layers]
 
     result = Result(
         b.path,
-        layers=transferabilities(x for x in grouped.layers if x.tensors[0] in b.tensors),
-        tensors=transferabilities(Layer(key, (key,)) for key in counted(grouped) if per_tensor),
+        layers=transferabilities(layers),
+        tensors=transferabilities(
+            Layer(key, (key,))
+            for layer in layers
+            for key in layer.tensors
+            if per_tensor and not layer.is_classifier
+        ),
     )
     measured = [x for x in result.layers if not x.layer.is_classifier]
     for x in measured:
@@ -108,56 +128,110 @@ def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
     return f"the values of {layer.name} are too large to compare"
 
 
+def substitute(seed: int, arch: str, a: Checkpoint) -> Checkpoint:
+    """The standard random initialisation of `arch`, for an A whose own theta_r is unknown."""
+    if arch not in ARCHS:
+        raise InputError(f"{a.path} is {arch}; -r random:{seed} needs its name, add --arch")
+    head = partition(a.shapes).head
+    num_classes = a.shapes[f"{head}.weight"][0] if head else 1000
+    torch.manual_seed(seed)
+    return Checkpoint(Path(f"random:{seed}"), build(arch, num_classes).state_dict(), "")
+
+
+def check_num_classes(b: Checkpoint, num_classes: int | None) -> None:
+    """Raise InputError where the classifier of B has another number of outputs."""
+    head = partition(b.shapes).head
+    outputs = b.shapes[f"{head}.weight"][0] if head else None
+    if num_classes is not None and outputs != num_classes:
+        raise InputError(f"{b.path} has a classifier with {outputs} outputs, not {num_classes}")
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("-r", required=True, help="file of theta_r; a bare name is looked for in ckpt/ first")
+    add("-r", required=True, help="file of theta_r (a bare name: in ckpt/), or random:SEED")
     add("-a", required=True, help="file of theta_A")
-    add("-b", required=True, nargs="+", help="files of theta_FB, all fine-tuned from theta_A")
+    add("-b", required=True, nargs="+", help="files of theta_FB, or shell patterns")
+    add("--group", action="store_true", help="the files of -b are seeds of one experiment")
+    add("--arch", choices=ARCHS, metavar="ARCH", help="overrules what the keys of A say")
+    add("--num_classes", type=integer(1), help="check that B has so many classes")
     add("--per_tensor", action="store_true", help="list every counted weight by itself, too")
     add("--json", type=Path, metavar="FILE", help="write everything, unrounded, as JSON")
-    add(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="figure to write (default: NAME_transferability.png beside -b)",
-    )
+    add("--csv", type=Path, metavar="FILE", help="write a row per file and layer")
+    add("--plot", type=Path, metavar="FILE", help="(None: NAME_transferability.png beside -b)")
     add("--no_plot", action="store_true", help="write no figure")
     add("--show", action="store_true", help="show the figure in a window")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.group and args.per_tensor:
+        parser.error("--group has no list per tensor; drop --per_tensor")
+    return args
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    b_paths = [checkpoint.locate(name) for name in args.b]
-    plot = args.plot or b_paths[0].with_name(f"{b_paths[0].stem}_transferability.png")
-    outputs = [args.json] * bool(args.json) + [plot] * (not args.no_plot)
+    outputs = [path for path in (args.json, args.csv, args.plot) if path]
     for path in outputs:
         check_output(path)
+    names = checkpoint.expand(args.b)
 
-    r, a = (checkpoint.read(checkpoint.locate(name)) for name in (args.r, args.a))
-    if not partition(a.shapes).family:
+    a = checkpoint.read(checkpoint.locate(args.a))
+    grouped = partition(a.shapes)
+    arch = args.arch or identify(a.shapes)
+    if not grouped.family:
         warn(
-            f"{a.path} is of no known family: each weight is a layer of its own, and the last "
-            f"one, {partition(a.shapes).head}, is taken for the classifier"
+            f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
+            f"own, and the last one ({grouped.head}) is taken for the classifier"
         )
-    report.warn_of_other_parent(a.path, r.path)
+    seed = re.fullmatch(r"random:(\d+)", args.r)
+    if seed:
+        r = substitute(int(seed[1]), arch, a)
+    else:
+        r = checkpoint.read(checkpoint.locate(args.r))
+        report.warn_of_other_parent(a.path, r.path)
+
     results = []
-    for path in b_paths:
-        results.append(measure(r, a, checkpoint.read(path), per_tensor=args.per_tensor))
-        report.warn_of_other_parent(path, a.path)
-        if len(b_paths) > 1:
-            print(f"{path}:")
-        report.print_result(results[-1])
+    for name in names:
+        try:
+            b = checkpoint.read(checkpoint.locate(name))
+            check_num_classes(b, args.num_classes)
+            results.append(measure(r, a, b, per_tensor=args.per_tensor))
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            complain(error)
+            continue
+        report.warn_of_other_parent(b.path, a.path)
+        if len(names) > 1:
+            say(f"{b.path}:")
+        report.print_result(results[-1], substitute=bool(seed))
+    if not results:
+        return 2
+    if len(names) > 1:
+        report.print_table(results)
+    seeds = None
+    if args.group:
+        if len(results) < 2:
+            raise InputError("--group needs two files at least")
+        seeds = report.group(results)
+        report.print_group(seeds)
 
     if args.json:
-        arch = identify(a.shapes)
-        text = report.to_json(results, arch=arch, r=r.path, a=a.path)
+        text = report.to_json(
+            results, arch=arch, r=r.path, a=a.path, r_is_substitute=bool(seed), seeds=seeds
+        )
         atomic_write(args.json, text)
+    if args.csv:
+        atomic_write(args.csv, report.to_csv(results))
     if args.show or not args.no_plot:
-        report.draw(results, None if args.no_plot else plot, show=args.show)
+        b = results[0].b
+        plot = None if args.no_plot else args.plot
+        if not args.no_plot and plot is None:
+            plot = b.with_name(f"{b.stem}_transferability.png")
+            outputs.append(check_output(plot))
+        report.draw(results, seeds, plot, show=args.show)
     for path in outputs:
-        print(path.resolve())
+        say(path.resolve())
+    return 1 if len(results) < len(names) else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """What step 3 found: the structures, and how they are printed, stored and drawn."""
 
+import csv
+import io
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import checkpoint
 from models.layers import Layer
-from safe_io import InputError, atomic_path, warn
+from safe_io import InputError, ascii_line, atomic_path, say, warn
 
 # What is read of X.json.
 RECORD_TYPES = {
@@ -51,32 +54,48 @@ class Result(NamedTuple):
     @property
     def transferability(self) -> float:
         """Overall T: unweighted arithmetic mean over the layers that count."""
-        values = [x.transferability for x in self.layers if x.in_mean]
-        return sum(values) / len(values)
+        return statistics.fmean(self.values())
 
     @property
     def geometric_mean(self) -> float:
         """Geometric mean over the same layers; 0 if one of them ended where theta_r was."""
-        values = [x.transferability for x in self.layers if x.in_mean]
-        return math.exp(sum(map(math.log, values)) / len(values)) if all(values) else 0.0
+        values = self.values()
+        return math.exp(statistics.fmean(map(math.log, values))) if all(values) else 0.0
+
+    def values(self) -> list[float]:
+        """T of the layers that count."""
+        return [x.transferability for x in self.layers if x.in_mean]
 
 
-def print_result(result: Result) -> None:
+class Group(NamedTuple):
+    """Several seeds of one experiment: mean and sample standard deviation over the files."""
+
+    names: list[str]
+    means: list[float]
+    deviations: list[float]
+    transferability: float
+    deviation: float
+    count: int
+
+
+def print_result(result: Result, *, substitute: bool) -> None:
     """Print the layer-wise list, the mean, and how the file was trained where that is known."""
     for x in result.tensors:
-        print(
+        say(
             f"{x.layer.name:40} T {x.transferability:8.2f}  "
             f"D(r, B) {x.distance_r_b:.6g}  D(A, B) {x.distance_a_b:.6g}"
         )
     values = [round(x.transferability, 2) for x in result.layers]
     print(f"Layer-wise transferability:  {values}")
 
-    count = sum(x.in_mean for x in result.layers)
+    count = len(result.values())
     still = [x.layer.name for x in result.layers if not x.moved]
     layers = f"{count} of {count + len(still)} layers" if still else f"{count} layers"
     new = any(x.layer.is_classifier for x in result.layers)
     ending = "; the classifier is new and left out" if new else ""
-    print(f"Transferability: {result.transferability:.2f} (mean over {layers}{ending})")
+    say(f"Transferability: {result.transferability:.2f} (mean over {layers}{ending})")
+    if substitute:
+        say("theta_r is a SUBSTITUTE drawn here: not comparable with values from a true theta_r")
     if still:
         warn(
             f"{', '.join(still)} did not move in {result.b}: mean over {layers}; "
@@ -84,11 +103,59 @@ def print_result(result: Result) -> None:
         )
     record = read_record(result.b)
     if record:
-        print(
+        say(
             f"Fine-tuning: {record['steps']} steps in {record['epochs']} epochs, {record['kept']} "
             f"epoch kept ({record['kept_epoch']}), training loss {record['train_loss']:.4f}, "
             f"validation accuracy {record['val_acc']:.2f} %"
         )
+
+
+def print_table(results: list[Result]) -> None:
+    """Print a line per file."""
+    rows = [("file", "T", "geometric", "layers", "steps", "val_acc")]
+    for result in results:
+        record = read_record(result.b)
+        rows.append(
+            (
+                ascii_line(result.b),
+                f"{result.transferability:.2f}",
+                f"{result.geometric_mean:.2f}",
+                str(len(result.values())),
+                str(record["steps"]) if record else "-",
+                f"{record['val_acc']:.2f}" if record else "-",
+            )
+        )
+    width = max(len(row[0]) for row in rows)
+    for name, *cells in rows:
+        print(f"{name:{width}}" + "".join(f"{cell:>11}" for cell in cells))
+
+
+def group(results: list[Result]) -> Group:
+    """Mean and spread over files that are seeds of one experiment (two at least)."""
+    columns = list(zip(*(result.layers for result in results), strict=True))
+    values = [[x.transferability for x in column] for column in columns]
+    overall = [result.transferability for result in results]
+    return Group(
+        names=[column[0].layer.name for column in columns],
+        means=[statistics.fmean(v) for v in values],
+        # A layer that did not move in one of the files has no spread.
+        deviations=[
+            statistics.stdev(v) if all(map(math.isfinite, v)) else math.nan for v in values
+        ],
+        transferability=statistics.fmean(overall),
+        deviation=statistics.stdev(overall),
+        count=len(results),
+    )
+
+
+def print_group(seeds: Group) -> None:
+    """Print mean and standard deviation per layer and overall."""
+    print(f"Mean over {seeds.count} files:  {[round(v, 2) for v in seeds.means]}")
+    print(f"Standard deviation:  {[round(v, 2) for v in seeds.deviations]}")
+    print(
+        f"Transferability: {seeds.transferability:.2f}, standard deviation {seeds.deviation:.2f} "
+        f"over {seeds.count} files"
+    )
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -116,10 +183,16 @@ def warn_of_other_parent(child: Path, parent: Path) -> None:
         warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
 
 
-def to_json(results: list[Result], *, arch: str, r: Path, a: Path) -> str:
-    """Everything, unrounded. Infinite values are strings ("inf"), for JSON has no number for
-    them.
-    """
+def to_json(
+    results: list[Result],
+    *,
+    arch: str,
+    r: Path,
+    a: Path,
+    r_is_substitute: bool,
+    seeds: Group | None,
+) -> str:
+    """Everything, unrounded; infinite values are the string "inf", as JSON has no such number."""
     found = []
     for result in results:
         entry = {
@@ -135,10 +208,34 @@ def to_json(results: list[Result], *, arch: str, r: Path, a: Path) -> str:
         "arch": arch,
         "r": str(r),
         "a": str(a),
-        "r_is_substitute": False,
+        "r_is_substitute": r_is_substitute,
         "results": found,
     }
+    if seeds:
+        content["group"] = {
+            **seeds._asdict(),
+            "means": [json_number(v) for v in seeds.means],
+            "deviations": [json_number(v) for v in seeds.deviations],
+        }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def json_number(value: float) -> float | str:
+    """The number, or its name where JSON has none for it."""
+    return value if math.isfinite(value) else str(value)
+
+
+def to_csv(results: list[Result]) -> str:
+    """A row per file and layer, for a spreadsheet; the cells of unmeasured distances are empty."""
+    text = io.StringIO()
+    columns = ("distance_r_b", "distance_a_b", "distance_r_a", "transferability", "in_mean")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["b", "block", "layer", *columns])
+    for result in results:
+        for block, x in enumerate(result.layers, start=1):
+            row = [getattr(x, column) for column in columns]
+            writer.writerow([str(result.b), block, x.layer.name, *row])
+    return text.getvalue()
 
 
 def layer_json(x: LayerResult) -> dict[str, Any]:
@@ -149,41 +246,52 @@ def layer_json(x: LayerResult) -> dict[str, Any]:
         "distance_r_b": x.distance_r_b,
         "distance_a_b": x.distance_a_b,
         "distance_r_a": x.distance_r_a,
-        "transferability": x.transferability if x.moved else str(x.transferability),
+        "transferability": json_number(x.transferability),
         "in_mean": x.in_mean,
     }
 
 
-def draw(results: list[Result], path: Path | None, *, show: bool) -> None:
-    """Draw a panel of T over the layers for every file; write it to `path` and show it, if wanted.
+def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show: bool) -> None:
+    """Draw T over the layers; write the figure to `path` and show it, if wanted.
 
-    Raises InputError for a format that matplotlib cannot write.
+    One panel for every file, or one for all with a band of one standard deviation if they are
+    `seeds` of one experiment. Raises InputError for a format that matplotlib cannot write.
     """
     try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib import figure as figures
+        from matplotlib import ticker
     except ImportError as error:
-        raise InputError(
-            f"no figure drawn: {error}; install matplotlib or add --no_plot"
-        ) from error
+        raise InputError(f"no figure: {error}; install matplotlib or add --no_plot") from error
 
-    columns = min(len(results), 3)
-    rows = -(-len(results) // columns)
+    panels = 1 if seeds else len(results)
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    make_figure = figures.Figure
     if show:
         from matplotlib import pyplot
 
-        figure = pyplot.figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
-    else:
-        figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
-    for i, result in enumerate(results):
+        make_figure = pyplot.figure
+    figure = make_figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    for i in range(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
-        values = [x.transferability if x.moved else math.nan for x in result.layers]
-        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4)
+        if seeds:
+            name, mean, values = f"{seeds.count} files", seeds.transferability, seeds.means
+        else:
+            name, mean = results[i].b.stem, results[i].transferability
+            values = [x.transferability for x in results[i].layers]
+        blocks = range(1, len(values) + 1)
+        axes.plot(blocks, [v if math.isfinite(v) else math.nan for v in values], "o-", markersize=4)
+        if seeds:
+            low, high = (
+                [m + sign * d for m, d in zip(seeds.means, seeds.deviations, strict=True)]
+                for sign in (-1, 1)
+            )
+            axes.fill_between(blocks, low, high, alpha=0.25, linewidth=0)
         axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle="--")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.set_xlabel("Block")
         axes.set_ylabel(r"$T_{FB}(\theta_A)$")
-        axes.set_title(f"{result.b.stem} (mean {result.transferability:.2f})")
+        axes.set_title(f"{name} (mean {mean:.2f})")
     if path is not None:
         format_ = path.suffix.removeprefix(".").lower() or "png"
         known = figure.canvas.get_supported_filetypes()

@@ -17,6 +17,16 @@ class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, and what to do."""
 
 
+def say(message: str) -> None:
+    """Print one line on stdout, at once."""
+    print(ascii_line(message), flush=True)
+
+
+def complain(error: InputError) -> None:
+    """Print the one line of an error on stderr."""
+    print(f"error: {ascii_line(error)}", file=sys.stderr, flush=True)
+
+
 def warn(message: str) -> None:
     """Print one line on stderr; the run goes on."""
     print(f"warning: {ascii_line(message)}", file=sys.stderr, flush=True)
@@ -33,7 +43,7 @@ def run(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except InputError as error:
-        print(f"error: {ascii_line(error)}", file=sys.stderr, flush=True)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

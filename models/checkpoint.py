@@ -1,20 +1,23 @@
 """Parameter files: where they are, how they are read without running code, how they are written."""
 
 import argparse
+import glob
 import hashlib
 import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from safe_io import InputError, atomic_path, check_output, warn
+
+from .dialects import to_torchvision
 
 CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
 
@@ -71,6 +74,24 @@ def locate(name: str) -> Path:
     return path
 
 
+def expand(names: Iterable[str]) -> list[str]:
+    """The names, with shell patterns (places as in `locate`) replaced by what they match.
+
+    Raises InputError for a pattern without a match.
+    """
+    expanded = []
+    for name in names:
+        if not glob.has_magic(name) or Path(name).exists():
+            expanded.append(name)
+            continue
+        pattern = name if os.path.dirname(name) else str(CKPT_DIR / name)
+        found = sorted(glob.glob(pattern)) or sorted(glob.glob(os.path.join(".", name)))
+        if not found:
+            raise InputError(f"no file matches {name}")
+        expanded += found
+    return expanded
+
+
 def output_path(name: str) -> Path:
     """Path of the checkpoint `name` for writing: a bare name means ckpt/NAME, and ckpt/ is made.
 
@@ -99,7 +120,7 @@ def read(path: Path) -> Checkpoint:
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise InputError(f"{path} holds no tensors; its top-level keys are: {names(content)}")
-    return Checkpoint(path, strip_prefixes(tensors), container)
+    return Checkpoint(path, to_torchvision(strip_prefixes(tensors)), container)
 
 
 def unpickle(path: Path) -> Any:
@@ -223,36 +244,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def load_backbone(model: nn.Module, checkpoint: Checkpoint, head: str) -> list[str]:
-    """Copy all tensors of `checkpoint` but those of the classifier `head` into `model`.
-
-    Returns the keys of the classifier, which keep their random initialisation. Raises InputError
-    naming the tensor (and both shapes) unless the file holds exactly the tensors of the network: a
-    layer that stayed random unnoticed would spoil T.
-    """
-    own = model.state_dict()
-    fresh = [key for key in own if key.startswith(head + ".")]
-    wanted = [key for key in own if key not in fresh]
-    given = {
-        key: value for key, value in checkpoint.tensors.items() if not key.startswith(head + ".")
-    }
-    where = f"{checkpoint.path} does not fit the network"
-    missing = [key for key in wanted if key not in given]
-    if len(missing) == len(wanted):
-        raise InputError(
-            f"{where}: none of its {len(given)} tensors has a name that the network knows"
-        )
-    if missing:
-        raise InputError(f"{where}: {missing[0]} is missing ({len(missing)} in all)")
-    for key in given:
-        if key not in own:
-            raise InputError(f"{where}: the network has no tensor {key}")
-        if given[key].shape != own[key].shape:
-            raise InputError(
-                f"{where}: {key} is {list(given[key].shape)} in the file "
-                f"and {list(own[key].shape)} in the network"
-            )
-    model.load_state_dict(given, strict=False)
-    return fresh

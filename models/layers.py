@@ -9,7 +9,7 @@ imported. A new family is one more entry in FAMILIES.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from safe_io import InputError
@@ -24,23 +24,45 @@ class Family(NamedTuple):
         its place, so that the order of layers does not depend on the order in the file.
     head: module that holds the classifier.
     uncounted: pattern of the other weights of two or more dimensions that such a network has.
+    lists_classifier: whether the classifier is a point of the paper's figures of this family.
     """
 
     name: str
     layers: tuple[str, ...]
     head: str
     uncounted: str
+    lists_classifier: bool = True
 
 
 FAMILIES = (
     Family(
-        name="resnet",
+        name="ResNet",
         layers=(
             r"(?P<layer>conv1)\.weight",
             r"(?P<layer>layer(?P<stage>\d+)\.(?P<block>\d+))\.conv\d+\.weight",
         ),
         head="fc",
         uncounted=r"layer\d+\.\d+\.downsample\.0\.weight",
+    ),
+    Family(
+        name="DenseNet",
+        layers=(
+            r"(?P<layer>features\.conv0)\.weight",
+            r"(?P<layer>features\.denseblock(?P<stage>\d+)\.denselayer(?P<block>\d+))\.conv[12]\.weight",
+            r"(?P<layer>features\.transition(?P<stage>\d+))\.conv\.weight",
+        ),
+        head="classifier",
+        uncounted=r"(?!)",
+    ),
+    Family(
+        name="ViT",
+        layers=(
+            r"(?P<layer>encoder\.layers\.encoder_layer_(?P<block>\d+))\."
+            r"(?:self_attention\.in_proj_|self_attention\.out_proj\.|mlp\.[03]\.)weight",
+        ),
+        head="heads",
+        uncounted=r"conv_proj\.(?:.*\.)?weight",
+        lists_classifier=False,
     ),
 )
 
@@ -74,17 +96,15 @@ def partition(shapes: Shapes) -> Partition:
     """Group the weights of a network into layers.
 
     shapes: key -> shape of every floating-point tensor of the state dict, in file order.
-    Unknown networks get one layer per weight, the last weight being the classifier.
+    Unknown networks get one layer per weight, named by its key; the last one is the classifier.
     """
     for family in FAMILIES:
         grouped = group_by_family(shapes, family)
         if grouped:
             return grouped
     keys = weights(shapes)
-    layers = [Layer(name=key.removesuffix(".weight"), tensors=(key,)) for key in keys]
-    if layers:
-        layers[-1] = layers[-1]._replace(is_classifier=True)
-    return Partition(tuple(layers), layers[-1].name if layers else "", family="")
+    layers = [Layer(key, (key,), is_classifier=key == keys[-1]) for key in keys]
+    return Partition(tuple(layers), module_of(keys[-1]) if keys else "", family="")
 
 
 def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
@@ -109,9 +129,14 @@ def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
         return None
     layers = [Layer(name, tuple(sorted(tensors[name]))) for name in sorted(places, key=places.get)]
     head = tuple(key for key in weights(shapes) if in_module(key, family.head))
-    if head:
+    if head and family.lists_classifier:
         layers.append(Layer(family.head, head, is_classifier=True))
-    return Partition(tuple(layers), family.head if head else "", family.name)
+    return Partition(tuple(layers), module_of(head[-1]) if head else "", family.name)
+
+
+def module_of(key: str) -> str:
+    """The module that owns the tensor `key`."""
+    return key.rpartition(".")[0]
 
 
 def in_module(key: str, module: str) -> bool:
@@ -126,11 +151,13 @@ def check_same_network(a: Shapes, other: Shapes, *, name_a: str, name_other: str
     Classifiers are not compared: downstream tasks have other numbers of classes.
     """
     grouped_a, grouped_other = partition(a), partition(other)
-    keys_a = counted(grouped_a)
-    if grouped_other.family:
-        keys_other = counted(grouped_other)
-    else:
-        keys_other = [key for key in weights(other) if not in_module(key, grouped_a.head)]
+    left_out = auxiliary_heads(a, other)
+    keys_a = [key for key in counted(grouped_a) if key not in left_out]
+    keys_other = [
+        key
+        for key in (counted(grouped_other) if grouped_other.family else weights(other))
+        if key not in left_out and not in_module(key, grouped_a.head)
+    ]
     start = f"{name_a} ({identify(a)}) and {name_other} ({identify(other)}) are different networks"
     if keys_a and keys_other and not set(keys_a) & set(keys_other):
         raise InputError(
@@ -149,36 +176,72 @@ def check_same_network(a: Shapes, other: Shapes, *, name_a: str, name_other: str
             )
 
 
+def auxiliary_heads(a: Shapes, b: Shapes) -> list[str]:
+    """Weights of an ungrouped network that are classifiers beside the last one.
+
+    Their first dimension is the number of classes of A in A, and that of B in B.
+    """
+    grouped = partition(a)
+    head = grouped.layers[-1].tensors[0] if grouped.layers else ""
+    if grouped.family or head not in b or a[head][0] == b[head][0]:
+        return []
+    sides = (a[head][0], b[head][0])
+    return [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
+
+
 def counted(grouped: Partition) -> list[str]:
     """Keys of all weights of the layers without the classifier."""
     return [key for layer in grouped.layers if not layer.is_classifier for key in layer.tensors]
 
 
-# (blocks per stage, convolutions per block, stem channels, width of a block, groups) -> name
-RESNETS = {
-    ((2, 2, 2, 2), 2, 64, 64, 1): "resnet18",
-    ((3, 4, 6, 3), 2, 64, 64, 1): "resnet34",
-    ((3, 4, 6, 3), 3, 64, 64, 1): "resnet50",
-    ((3, 4, 23, 3), 3, 64, 64, 1): "resnet101",
-    ((3, 8, 36, 3), 3, 64, 64, 1): "resnet152",
-    ((3, 4, 6, 3), 3, 32, 32, 1): "resnet50_w32",
-    ((3, 4, 6, 3), 3, 16, 16, 1): "resnet50_w16",
-    ((3, 4, 6, 3), 3, 8, 8, 1): "resnet50_w8",
-}
-
-
 def identify(shapes: Shapes) -> str:
     """Name of the architecture, or words for one whose name is not known."""
     grouped = partition(shapes)
-    if grouped.family == "resnet":
-        return RESNETS.get(resnet_signature(grouped.layers, shapes), "a ResNet of unknown size")
-    return "an unknown network"
+    if not grouped.family:
+        return "an unknown network"
+    layers = [layer for layer in grouped.layers if not layer.is_classifier]
+    first, block = shapes[layers[0].tensors[0]], [shapes[key] for key in layers[-1].tensors]
+    if grouped.family == "ResNet":
+        depths = Counter(layer.name.partition(".")[0] for layer in layers[1:])
+        # A grouped convolution sees only its share of the channels that the one before it gives.
+        groups = block[0][0] // block[1][1] if len(block) > 1 and block[1][1] else 1
+        sizes = (*depths.values(), len(block), first[0], block[0][0], groups)
+    elif grouped.family == "DenseNet":
+        depths = Counter(layer.name.split(".")[1] for layer in layers[1:])
+        blocks = [n for name, n in depths.items() if name.startswith("denseblock")]
+        sizes = (*blocks, first[0], block[-1][0])
+    else:
+        patch = shapes.get("conv_proj.weight", (0,))[-1]
+        mlp = shapes[layers[0].tensors[0]][0]
+        sizes = (len(layers), mlp, patch)
+    return KNOWN_SIZES.get(sizes, f"a {grouped.family} of unknown size")
 
 
-def resnet_signature(layers: Iterable[Layer], shapes: Shapes) -> tuple:
-    """The sizes that tell one ResNet from another, as in the keys of RESNETS."""
-    stem, *blocks = [layer for layer in layers if not layer.is_classifier]
-    depths = Counter(block.name.split(".")[0] for block in blocks)
-    first = [shapes[key] for key in blocks[0].tensors]
-    groups = first[0][0] // first[1][1] if len(first) > 1 and first[1][1] else 1
-    return tuple(depths.values()), len(first), shapes[stem.tensors[0]][0], first[0][0], groups
+# ResNet: blocks of the four stages, convolutions per block, channels of the stem, of the first
+# convolution in the last block, groups. DenseNet: layers of the four dense blocks, channels of the
+# stem, growth. ViT: encoder blocks, width of the MLP, patch size.
+KNOWN_SIZES = {
+    (2, 2, 2, 2, 2, 64, 512, 1): "resnet18",
+    (3, 4, 6, 3, 2, 64, 512, 1): "resnet34",
+    (3, 4, 6, 3, 3, 64, 512, 1): "resnet50",
+    (3, 4, 23, 3, 3, 64, 512, 1): "resnet101",
+    (3, 8, 36, 3, 3, 64, 512, 1): "resnet152",
+    (3, 4, 6, 3, 3, 32, 256, 1): "resnet50_w32",
+    (3, 4, 6, 3, 3, 16, 128, 1): "resnet50_w16",
+    (3, 4, 6, 3, 3, 8, 64, 1): "resnet50_w8",
+    (3, 4, 6, 3, 3, 64, 1024, 32): "resnext50_32x4d",
+    (3, 4, 23, 3, 3, 64, 2048, 32): "resnext101_32x8d",
+    (3, 4, 23, 3, 3, 64, 2048, 64): "resnext101_64x4d",
+    (3, 4, 6, 3, 3, 64, 1024, 1): "wide_resnet50_2",
+    (3, 4, 23, 3, 3, 64, 1024, 1): "wide_resnet101_2",
+    (6, 12, 24, 16, 64, 32): "densenet121",
+    (6, 12, 36, 24, 96, 48): "densenet161",
+    (6, 12, 32, 32, 64, 32): "densenet169",
+    (6, 12, 48, 32, 64, 32): "densenet201",
+    (12, 1536, 16): "vit_small",
+    (12, 3072, 16): "vit_b_16",
+    (12, 3072, 32): "vit_b_32",
+    (24, 4096, 16): "vit_l_16",
+    (24, 4096, 32): "vit_l_32",
+    (32, 5120, 14): "vit_h_14",
+}

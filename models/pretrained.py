@@ -1,0 +1,54 @@
+"""Start from pre-trained parameters: every tensor of the file, and a new classifier."""
+
+from torch import nn
+
+from safe_io import InputError
+
+from .checkpoint import Checkpoint
+from .layers import partition
+from .vit import POSITION, fit_to_image_size
+
+# Auxiliary classifiers of GoogLeNet and Inception.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int) -> list[str]:
+    """Copy all tensors of `checkpoint` but those of the classifier into `model`.
+
+    The classifier is drawn anew, as a fresh `nn.Linear` (or convolution, in SqueezeNet) starts; its
+    keys are returned. The position embedding of a ViT is interpolated to `image_size` pixels a
+    side. Auxiliary classifiers that only the file has are passed over. Raises InputError naming the
+    tensor (and both shapes) unless the file holds exactly the tensors of the network: a layer that
+    stayed random unnoticed would spoil T.
+    """
+    own = model.state_dict()
+    head = partition({key: tuple(value.shape) for key, value in own.items()}).head
+    model.get_submodule(head).reset_parameters()
+    tensors = fit_to_image_size(checkpoint.tensors, image_size)
+    if tensors is not checkpoint.tensors:
+        print(f"{checkpoint.path}: {POSITION} interpolated to {image_size} pixels a side")
+    fresh = [key for key in own if key.startswith(head + ".")]
+    # Files from before torch 0.4.1 lack these counters, which nothing here reads.
+    optional = [key for key in own if key.endswith("num_batches_tracked")]
+    wanted = [key for key in own if key not in fresh and key not in optional]
+    given = {
+        key: value for key, value in tensors.items() if not key.startswith((head + ".", *AUXILIARY))
+    }
+    where = f"{checkpoint.path} does not fit the network"
+    missing = [key for key in wanted if key not in given]
+    if len(missing) == len(wanted):
+        raise InputError(
+            f"{where}: none of its {len(given)} tensors has a name that the network knows"
+        )
+    if missing:
+        raise InputError(f"{where}: {missing[0]} is missing ({len(missing)} in all)")
+    for key in given:
+        if key not in own:
+            raise InputError(f"{where}: the network has no tensor {key}")
+        if given[key].shape != own[key].shape:
+            raise InputError(
+                f"{where}: {key} is {list(given[key].shape)} in the file "
+                f"and {list(own[key].shape)} in the network"
+            )
+    model.load_state_dict(given, strict=False)
+    return fresh

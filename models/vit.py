@@ -1,0 +1,34 @@
+"""ViT-small, which torchvision lacks, and position embeddings for another image size."""
+
+from torch import Tensor
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+POSITION = "encoder.pos_embedding"
+
+
+def build_vit_small(num_classes: int, image_size: int) -> VisionTransformer:
+    """ViT-small/16: 12 blocks, 6 heads, width 384, MLP 1536 (torchvision's key names)."""
+    return VisionTransformer(
+        image_size=image_size,
+        patch_size=16,
+        num_layers=12,
+        num_heads=6,
+        hidden_dim=384,
+        mlp_dim=1536,
+        num_classes=num_classes,
+    )
+
+
+def fit_to_image_size(tensors: dict[str, Tensor], image_size: int) -> dict[str, Tensor]:
+    """The state dict with its position embedding interpolated (bicubic) to `image_size`.
+
+    The very same dict comes back where nothing has to change, as for every network but a ViT. The
+    embedding has the shape [1, 1 + patches, width] and starts with the class token's.
+    """
+    if POSITION not in tensors or "conv_proj.weight" not in tensors:
+        return tensors
+    patch = tensors["conv_proj.weight"].shape[-1]
+    if tensors[POSITION].shape[1] == (image_size // patch) ** 2 + 1:
+        return tensors
+    # A copy of the dict: torchvision's function writes into the one that it is given.
+    return interpolate_embeddings(image_size, patch, {**tensors})
