@@ -20,6 +20,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +28,14 @@ from torch import Tensor
 import report
 from models import ARCHS, build, checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import Layer, auxiliary_heads, check_same_network, identify, partition
+from models.layers import (
+    Layer,
+    auxiliary_heads,
+    check_same_network,
+    identify,
+    num_classes,
+    partition,
+)
 from report import LayerResult, Result
 from safe_io import (
     ArgumentParser,
@@ -64,8 +72,8 @@ def layer_distance(theta_x: dict, theta_y: dict, layer: Layer) -> float:
 
 def distance(x: Tensor, y: Tensor) -> float:
     """D(x, y) = mean |x - y| over the elements of two tensors of one shape."""
-    # Half precision is compared in float32, where its values are exact.
-    type_ = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    # Shorter types are compared in float32, where their values are exact.
+    type_ = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     return (x.to(type_) - y.to(type_)).abs_().sum(dtype=torch.float64).item() / x.numel()
 
 
@@ -82,6 +90,8 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     Raises InputError when the files are of different networks, hold values that are not finite, or
     when nothing moved between them.
     """
+    if a.path.resolve() == b.path.resolve():
+        raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
     for other in (r, b):
         check_same_network(a.shapes, other.shapes, name_a=str(a.path), name_other=str(other.path))
     grouped = partition(a.shapes)
@@ -132,18 +142,71 @@ def substitute(seed: int, arch: str, a: Checkpoint) -> Checkpoint:
     """The standard random initialisation of `arch`, for an A whose own theta_r is unknown."""
     if arch not in ARCHS:
         raise InputError(f"{a.path} is {arch}; -r random:{seed} needs its name, add --arch")
-    head = partition(a.shapes).head
-    num_classes = a.shapes[f"{head}.weight"][0] if head else 1000
     torch.manual_seed(seed)
-    return Checkpoint(Path(f"random:{seed}"), build(arch, num_classes).state_dict(), "")
+    theta_r = build(arch, num_classes(a.shapes) or 1000).state_dict()
+    return Checkpoint(Path(f"random:{seed}"), theta_r, container="")
 
 
-def check_num_classes(b: Checkpoint, num_classes: int | None) -> None:
-    """Raise InputError where the classifier of B has another number of outputs."""
-    head = partition(b.shapes).head
-    outputs = b.shapes[f"{head}.weight"][0] if head else None
-    if num_classes is not None and outputs != num_classes:
-        raise InputError(f"{b.path} has a classifier with {outputs} outputs, not {num_classes}")
+class Measurement(NamedTuple):
+    """All files measured against one pair of theta_r and theta_A, and what they are."""
+
+    results: list[Result]
+    failures: int
+    arch: str
+    r: Path
+    a: Path
+    r_is_substitute: bool
+
+
+def measure_files(
+    r_name: str,
+    a_name: str,
+    b_names: list[str],
+    *,
+    arch: str | None,
+    classes: int | None,
+    per_tensor: bool,
+) -> Measurement:
+    """Measure every file of theta_FB against the same theta_r and theta_A, and print each result.
+
+    With several files a bad one is named and passed over. Only numbers outlive the call: the
+    parameters of one B at a time are in memory.
+    """
+    a = checkpoint.read(checkpoint.locate(a_name))
+    grouped = partition(a.shapes)
+    arch = arch or identify(a.shapes)
+    if not grouped.family:
+        warn(
+            f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
+            f"own, and the last one ({grouped.head}) is taken for the classifier"
+        )
+    seed = re.fullmatch(r"random:(\d+)", r_name)
+    if seed:
+        r = substitute(int(seed[1]), arch, a)
+    else:
+        r = checkpoint.read(checkpoint.locate(r_name))
+        report.warn_of_other_parent(a.path, r.path)
+
+    results = []
+    for name in b_names:
+        try:
+            b = checkpoint.read(checkpoint.locate(name))
+            if classes not in (None, num_classes(b.shapes)):
+                found = num_classes(b.shapes)
+                raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
+            results.append(measure(r, a, b, per_tensor=per_tensor))
+        except InputError as error:
+            if len(b_names) == 1:
+                raise
+            complain(error)
+            continue
+        report.warn_of_doubts(results[-1], a, b)
+        report.warn_of_other_parent(b.path, a.path)
+        if len(b_names) > 1:
+            say(f"{b.path}:")
+        report.print_result(results[-1], substitute=bool(seed))
+    failures = len(b_names) - len(results)
+    return Measurement(results, failures, arch, r.path, a.path, bool(seed))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -162,76 +225,42 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--no_plot", action="store_true", help="write no figure")
     add("--show", action="store_true", help="show the figure in a window")
     args = parser.parse_args(argv)
-    if args.group and args.per_tensor:
-        parser.error("--group has no list per tensor; drop --per_tensor")
+    if args.plot and args.no_plot:
+        parser.error("--plot and --no_plot exclude each other")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    outputs = [path for path in (args.json, args.csv, args.plot) if path]
-    for path in outputs:
-        check_output(path)
+    outputs = [check_output(path) for path in (args.json, args.csv, args.plot) if path]
     names = checkpoint.expand(args.b)
 
-    a = checkpoint.read(checkpoint.locate(args.a))
-    grouped = partition(a.shapes)
-    arch = args.arch or identify(a.shapes)
-    if not grouped.family:
-        warn(
-            f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
-            f"own, and the last one ({grouped.head}) is taken for the classifier"
-        )
-    seed = re.fullmatch(r"random:(\d+)", args.r)
-    if seed:
-        r = substitute(int(seed[1]), arch, a)
-    else:
-        r = checkpoint.read(checkpoint.locate(args.r))
-        report.warn_of_other_parent(a.path, r.path)
-
-    results = []
-    for name in names:
-        try:
-            b = checkpoint.read(checkpoint.locate(name))
-            check_num_classes(b, args.num_classes)
-            results.append(measure(r, a, b, per_tensor=args.per_tensor))
-        except InputError as error:
-            if len(names) == 1:
-                raise
-            complain(error)
-            continue
-        report.warn_of_other_parent(b.path, a.path)
-        if len(names) > 1:
-            say(f"{b.path}:")
-        report.print_result(results[-1], substitute=bool(seed))
+    measured = measure_files(
+        args.r, args.a, names, arch=args.arch, classes=args.num_classes, per_tensor=args.per_tensor
+    )
+    results = measured.results
     if not results:
         return 2
     if len(names) > 1:
         report.print_table(results)
-    seeds = None
-    if args.group:
-        if len(results) < 2:
-            raise InputError("--group needs two files at least")
-        seeds = report.group(results)
+    seeds = report.group(results) if args.group else None
+    if seeds:
         report.print_group(seeds)
 
     if args.json:
-        text = report.to_json(
-            results, arch=arch, r=r.path, a=a.path, r_is_substitute=bool(seed), seeds=seeds
-        )
-        atomic_write(args.json, text)
+        atomic_write(args.json, report.to_json(measured, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(results))
     if args.show or not args.no_plot:
-        b = results[0].b
-        plot = None if args.no_plot else args.plot
-        if not args.no_plot and plot is None:
-            plot = b.with_name(f"{b.stem}_transferability.png")
-            outputs.append(check_output(plot))
+        plot = args.plot
+        if plot is None and not args.no_plot:
+            b = results[0].b
+            plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
+            outputs.append(plot)
         report.draw(results, seeds, plot, show=args.show)
     for path in outputs:
         say(path.resolve())
-    return 1 if len(results) < len(names) else 0
+    return 1 if measured.failures else 0
 
 
 if __name__ == "__main__":

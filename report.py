@@ -1,6 +1,7 @@
 """What step 3 found: the structures, and how they are printed, stored and drawn."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -8,10 +9,16 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from models import checkpoint
+from models.checkpoint import Checkpoint
 from models.layers import Layer
 from safe_io import InputError, ascii_line, atomic_path, say, warn
 
+# Where training scripts keep a moving average of the parameters.
+EMA_CONTAINERS = ("model_ema", "ema")
 # What is read of X.json.
 RECORD_TYPES = {
     "steps": int,
@@ -81,8 +88,9 @@ class Group(NamedTuple):
 def print_result(result: Result, *, substitute: bool) -> None:
     """Print the layer-wise list, the mean, and how the file was trained where that is known."""
     for x in result.tensors:
-        say(
-            f"{x.layer.name:40} T {x.transferability:8.2f}  "
+        # Not `say`, which would take the blanks between the columns away.
+        print(
+            f"{ascii_line(x.layer.name):40} T {x.transferability:8.2f}  "
             f"D(r, B) {x.distance_r_b:.6g}  D(A, B) {x.distance_a_b:.6g}"
         )
     values = [round(x.transferability, 2) for x in result.layers]
@@ -131,7 +139,12 @@ def print_table(results: list[Result]) -> None:
 
 
 def group(results: list[Result]) -> Group:
-    """Mean and spread over files that are seeds of one experiment (two at least)."""
+    """Mean and spread over files that are seeds of one experiment.
+
+    Raises InputError for less than two.
+    """
+    if len(results) < 2:
+        raise InputError("--group needs two files at least")
     columns = list(zip(*(result.layers for result in results), strict=True))
     values = [[x.transferability for x in column] for column in columns]
     overall = [result.transferability for result in results]
@@ -158,8 +171,12 @@ def print_group(seeds: Group) -> None:
     )
 
 
+@functools.cache
 def read_record(path: Path) -> dict[str, Any]:
-    """X.json of the run that wrote X.pth, or {} where there is none that speaks of this file."""
+    """X.json of the run that wrote X.pth, or {} where there is none that speaks of this file.
+
+    Remembered, so that the file is hashed once and a warning comes once.
+    """
     file = path.with_name(path.name.removesuffix(".pth") + ".json")
     if not file.is_file():
         return {}
@@ -168,12 +185,48 @@ def read_record(path: Path) -> dict[str, Any]:
         same = record["sha256"] == checkpoint.sha256(path)
         for key, type_ in RECORD_TYPES.items():
             record[key] = type_(record[key])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         warn(f"{file} is not the record of a training run; it is ignored")
         return {}
     if not same:
         warn(f"{file} is the record of another file than {path} (SHA-256); it is ignored")
     return record if same else {}
+
+
+def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
+    """Warn where the numbers are right but may not mean what they seem to."""
+    if a.container in EMA_CONTAINERS and b.container not in EMA_CONTAINERS:
+        warn(f"{a.path} is a moving average ({a.container}) and {b.path} is not; compare like")
+    if all(value < 1 for value in result.values()):
+        warn(
+            f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
+            "otherwise check that -r and -a are not exchanged"
+        )
+    coarse = []
+    for x in result.layers:
+        if x.layer.is_classifier or not x.moved:
+            continue
+        steps = [
+            max(rounding_step(file.tensors[key]) for file in (a, b)) for key in x.layer.tensors
+        ]
+        if x.distance_a_b < 10 * statistics.fmean(steps):
+            coarse.append(x.layer.name)
+    if coarse:
+        warn(
+            f"{', '.join(coarse)} moved by less than ten rounding steps of the precision that "
+            f"{a.path} or {b.path} is stored in; T of these layers is inexact"
+        )
+
+
+def rounding_step(x: Tensor) -> float:
+    """Mean distance between the elements of `x` and the next larger numbers of its type.
+
+    0 for float32 and float64, whose steps are far below what fine-tuning moves.
+    """
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return 0.0
+    exponents = torch.frexp(x.float()).exponent.masked_fill_(x == 0, -126) - 1
+    return torch.finfo(x.dtype).eps * torch.exp2(exponents.double()).mean().item()
 
 
 def warn_of_other_parent(child: Path, parent: Path) -> None:
@@ -183,18 +236,13 @@ def warn_of_other_parent(child: Path, parent: Path) -> None:
         warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
 
 
-def to_json(
-    results: list[Result],
-    *,
-    arch: str,
-    r: Path,
-    a: Path,
-    r_is_substitute: bool,
-    seeds: Group | None,
-) -> str:
-    """Everything, unrounded; infinite values are the string "inf", as JSON has no such number."""
+def to_json(measured: Any, seeds: Group | None) -> str:
+    """Everything, unrounded; infinite values are the string "inf", as JSON has no such number.
+
+    measured: the Measurement of cal_transferability.py.
+    """
     found = []
-    for result in results:
+    for result in measured.results:
         entry = {
             "b": str(result.b),
             "transferability": result.transferability,
@@ -205,10 +253,10 @@ def to_json(
             entry["tensors"] = [layer_json(x) for x in result.tensors]
         found.append(entry)
     content = {
-        "arch": arch,
-        "r": str(r),
-        "a": str(a),
-        "r_is_substitute": r_is_substitute,
+        "arch": measured.arch,
+        "r": str(measured.r),
+        "a": str(measured.a),
+        "r_is_substitute": measured.r_is_substitute,
         "results": found,
     }
     if seeds:
@@ -259,7 +307,6 @@ def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show:
     """
     try:
         from matplotlib import figure as figures
-        from matplotlib import ticker
     except ImportError as error:
         raise InputError(f"no figure: {error}; install matplotlib or add --no_plot") from error
 
@@ -275,29 +322,41 @@ def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show:
     for i in range(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         if seeds:
-            name, mean, values = f"{seeds.count} files", seeds.transferability, seeds.means
+            draw_curve(axes, seeds.means, seeds.deviations)
+            axes.set_title(f"{seeds.count} files (mean {seeds.transferability:.2f})")
         else:
-            name, mean = results[i].b.stem, results[i].transferability
-            values = [x.transferability for x in results[i].layers]
-        blocks = range(1, len(values) + 1)
-        axes.plot(blocks, [v if math.isfinite(v) else math.nan for v in values], "o-", markersize=4)
-        if seeds:
-            low, high = (
-                [m + sign * d for m, d in zip(seeds.means, seeds.deviations, strict=True)]
-                for sign in (-1, 1)
-            )
-            axes.fill_between(blocks, low, high, alpha=0.25, linewidth=0)
-        axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle="--")
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axes.set_xlabel("Block")
-        axes.set_ylabel(r"$T_{FB}(\theta_A)$")
-        axes.set_title(f"{name} (mean {mean:.2f})")
+            draw_curve(axes, [x.transferability for x in results[i].layers])
+            # A file name may hold dollar signs.
+            title = f"{results[i].b.stem} (mean {results[i].transferability:.2f})"
+            axes.set_title(title, parse_math=False)
     if path is not None:
-        format_ = path.suffix.removeprefix(".").lower() or "png"
-        known = figure.canvas.get_supported_filetypes()
-        if format_ not in known:
-            raise InputError(f"--plot {path}: no such format; one of {', '.join(sorted(known))}")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=format_, dpi=150)
+        save_figure(figure, path)
     if show:
         pyplot.show()
+
+
+def draw_curve(axes: Any, values: list[float], deviations: list[float] | None = None) -> None:
+    """T over the blocks as in the paper's figures; values that are not finite leave a gap."""
+    from matplotlib.ticker import MaxNLocator
+
+    blocks = range(1, len(values) + 1)
+    values = [v if math.isfinite(v) else math.nan for v in values]
+    axes.plot(blocks, values, "o-", markersize=4)
+    if deviations:
+        low = [v - d for v, d in zip(values, deviations, strict=True)]
+        high = [v + d for v, d in zip(values, deviations, strict=True)]
+        axes.fill_between(blocks, low, high, alpha=0.25, linewidth=0)
+    axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle="--")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Block")
+    axes.set_ylabel(r"$T_{FB}(\theta_A)$")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the figure in the format that the file name ends in (PNG without one)."""
+    format_ = path.suffix.removeprefix(".").lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if format_ not in known:
+        raise InputError(f"cannot draw {path}: no such format; one of {', '.join(sorted(known))}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=format_, dpi=150)

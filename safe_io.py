@@ -102,9 +102,12 @@ def check_output(path: Path) -> Path:
     after.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a folder; give a file name")
-    if not path.parent.is_dir():
+    if os.path.exists(path) and not os.path.isfile(path):
+        # Renaming a file onto /dev/null would replace the device.
+        raise InputError(f"cannot write {path}: it is no regular file; give another file name")
+    if not os.path.isdir(path.parent):
         raise InputError(
             f"cannot write {path}: the folder {path.parent} does not exist; create it first"
         )

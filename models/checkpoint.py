@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_io import InputError, atomic_path, check_output, warn
+from safe_io import InputError, atomic_path, check_output, say, warn
 
+from . import split_zip
 from .dialects import to_torchvision
 
 CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
@@ -58,20 +60,26 @@ class Checkpoint(NamedTuple):
 def locate(name: str) -> Path:
     """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
 
-    Raises InputError where there is no such file.
+    Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
+    unpacked beside it first. Raises InputError where there is no such file.
     """
-    path = Path(name)
+    places = [Path(name)]
     if os.path.dirname(name) == "":
-        path = CKPT_DIR / name
-        if not path.exists() and Path(name).exists():
-            path = Path(name)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give a checkpoint file")
-    if not path.exists():
-        raise InputError(
-            f"checkpoint {path} is missing; check the name, or write it with the steps before"
-        )
-    return path
+        places.insert(0, CKPT_DIR / name)
+    for path in places:
+        archive = path.with_suffix(".zip")
+        # os.path, as pathlib raises OSError for a name that is too long.
+        if not os.path.exists(path) and os.path.isfile(archive):
+            split_zip.join(archive, path)
+            say(f"{path} unpacked from {archive}")
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; give a checkpoint file")
+        if os.path.exists(path):
+            return path
+    raise InputError(
+        f"checkpoint {places[0]} is missing; copy the original repository's split archives into "
+        f"{CKPT_DIR} (see README.md there), or run steps 1 and 2"
+    )
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -81,7 +89,7 @@ def expand(names: Iterable[str]) -> list[str]:
     """
     expanded = []
     for name in names:
-        if not glob.has_magic(name) or Path(name).exists():
+        if not glob.has_magic(name) or os.path.exists(name):
             expanded.append(name)
             continue
         pattern = name if os.path.dirname(name) else str(CKPT_DIR / name)
@@ -113,13 +121,15 @@ def read(path: Path) -> Checkpoint:
     Tensors of a zip-format file stay memory-mapped. Raises InputError, naming the file, for
     whatever is no state dict.
     """
-    content = unpickle(path)
+    content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
     content, container = open_container(content, path)
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise InputError(f"{path} holds no tensors; its top-level keys are: {names(content)}")
+    if any(v.is_meta for v in tensors.values()):
+        raise InputError(f"{path} holds the shapes of tensors without their values")
     return Checkpoint(path, to_torchvision(strip_prefixes(tensors)), container)
 
 
@@ -136,13 +146,33 @@ def unpickle(path: Path) -> Any:
     if is_zip and not zipfile.is_zipfile(path):
         raise InputError(f"{path} is truncated; copy or write it again")
     try:
-        with torch.serialization.safe_globals(harmless_globals()):
+        with (
+            torch.serialization.safe_globals(harmless_globals()),
+            warnings.catch_warnings(),
+        ):
+            # torch warns of what it refuses a moment later; one line has to do.
+            warnings.simplefilter("ignore")
             # Legacy files (before torch 1.6) cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:
         # Nearly any exception can come out of a file that is not a checkpoint (KeyError from a text
         # file, EOFError, RuntimeError, ...), so this one place catches them all.
         raise InputError(explain(error, path)) from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of the safetensors package, if that is installed."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs the package safetensors: pip install safetensors"
+        ) from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no safetensors file, or is damaged ({error})") from error
 
 
 def explain(error: Exception, path: Path) -> str:

@@ -88,8 +88,12 @@ class Partition(NamedTuple):
 
 
 def weights(shapes: Shapes) -> list[str]:
-    """Keys of what can count: two or more dimensions and a key that ends in `weight`."""
-    return [key for key, shape in shapes.items() if len(shape) >= 2 and key.endswith("weight")]
+    """Keys of what can count: two or more dimensions, not empty, a key that ends in `weight`."""
+    return [
+        key
+        for key, shape in shapes.items()
+        if len(shape) >= 2 and 0 not in shape and key.endswith("weight")
+    ]
 
 
 def partition(shapes: Shapes) -> Partition:
@@ -187,6 +191,11 @@ def auxiliary_heads(a: Shapes, b: Shapes) -> list[str]:
         return []
     sides = (a[head][0], b[head][0])
     return [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
+
+
+def num_classes(shapes: Shapes) -> int | None:
+    """Outputs of the classifier; None for a network without one."""
+    return next(iter(shapes.get(f"{partition(shapes).head}.weight", ())), None)
 
 
 def counted(grouped: Partition) -> list[str]:

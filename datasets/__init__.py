@@ -1,0 +1,62 @@
+"""Image data sets: `load` finds the files and gives the two splits and the class names.
+
+    train, val, classes = load("CIFAR-10", "/data/cifar")
+
+To add a data set, write a function that turns its folder into `folder.Found` and add a row below.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from safe_io import InputError
+
+from . import downstream, folder, imagenet
+
+if TYPE_CHECKING:
+    from .images import ImageArray, ImageFiles
+
+
+class Source(NamedTuple):
+    """A row of DATASETS: what reads the folder, and the image size in pixels a side."""
+
+    read: Callable[[Path], folder.Found]
+    image_size: int = 224
+
+
+DATASETS = {
+    "ImageNet": Source(imagenet.read),
+    "CIFAR-10": Source(partial(downstream.read_cifar, "CIFAR-10"), image_size=32),
+    "CIFAR-100": Source(partial(downstream.read_cifar, "CIFAR-100"), image_size=32),
+    "Folder": Source(folder.read),
+}
+
+
+def load(
+    name: str, data_dir: str | Path, *, image_size: int | None = None
+) -> "tuple[ImageFiles | ImageArray, ImageFiles | ImageArray, list[str]]":
+    """Return (train, val, class names) of the data set `name` found in `data_dir`.
+
+    name: a key of DATASETS; case, blanks and hyphens do not matter.
+    image_size: pixels a side; None: the data set's own, 32 for CIFAR and 224 otherwise.
+
+    Items of both splits are (image uint8 [3, image_size, image_size], label in 0 ... classes - 1);
+    augmentation is the training loader's. Raises InputError for an unknown name, and for a folder
+    that is not as the data set's should be.
+    """
+    from .images import as_dataset
+
+    known = {squeeze(key): source for key, source in DATASETS.items()}
+    if squeeze(name) not in known:
+        raise InputError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}")
+    source = known[squeeze(name)]
+    found = source.read(folder.check_folder(Path(data_dir), "the data folder"))
+    size = image_size or source.image_size
+    train, val = (as_dataset(part, image_size=size) for part in (found.train, found.val))
+    return train, val, found.classes
+
+
+def squeeze(name: str) -> str:
+    """The name without case, blanks and hyphens."""
+    return "".join(name.split()).replace("-", "").casefold()

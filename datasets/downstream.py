@@ -1,0 +1,86 @@
+"""The downstream data sets (task B), each as its owner distributes it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from safe_io import InputError
+
+from .folder import Found, Samples, read_pair
+
+
+def read_cifar(name: str, root: Path) -> Found:
+    """Read CIFAR-10 or CIFAR-100: the official batches, their archive, or class folders.
+
+    `root` may be the folder of the batches, hold it, hold the .tar.gz (unpacked there once), or
+    hold train/CLASS and test/CLASS. Nothing is downloaded. Raises InputError if none of these is
+    there, or if a file is not the official one by torchvision's MD5 sums.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    cifar = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100}[name]
+    archive = root / cifar.filename
+    folders = (root / cifar.base_folder, root)
+    found = [folder for folder in folders if any((folder / f).is_file() for f in md5_sums(cifar))]
+    if found:
+        return read_batches(cifar, found[0])
+    if archive.is_file():
+        unpack(archive, cifar)
+        return read_batches(cifar, root / cifar.base_folder)
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        return read_pair(root / "train", root / "test")
+    raise InputError(
+        f"no {name} in {root}: expected {cifar.base_folder}, {cifar.filename}, or class folders "
+        "train/CLASS and test/CLASS"
+    )
+
+
+def read_batches(cifar: type, folder: Path) -> Found:
+    """Read the batches in `folder` through torchvision's class, which checks their MD5 sums."""
+    # With an empty base folder the batches may lie in a folder of any name.
+    here = type(cifar.__name__, (cifar,), {"base_folder": ""})
+    try:
+        train, val = here(folder, train=True), here(folder, train=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"{first_damaged(cifar, folder)} (by its MD5 sum); remove {folder} and unpack "
+            f"{cifar.filename} again"
+        ) from error
+    return Found(
+        list(train.classes), Samples(train.data, train.targets), Samples(val.data, val.targets)
+    )
+
+
+def md5_sums(cifar: type) -> dict[str, str]:
+    """File name -> MD5 sum, of all files in the folder of the batches."""
+    return dict([*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])])
+
+
+def first_damaged(cifar: type, folder: Path) -> str:
+    """Say which file is missing or is not the official one."""
+    from torchvision.datasets.utils import check_integrity
+
+    for name, md5 in md5_sums(cifar).items():
+        if not check_integrity(folder / name, md5):
+            state = "is damaged" if (folder / name).exists() else "is missing"
+            return f"{folder / name} {state}"
+    return f"{folder} is damaged"
+
+
+def unpack(archive: Path, cifar: type) -> None:
+    """Unpack the official archive beside itself: whole or not at all."""
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
+    if not check_integrity(archive, cifar.tgz_md5):
+        raise InputError(
+            f"{archive} is damaged or incomplete (by its MD5 sum); get it again from {cifar.url}"
+        )
+    target = archive.parent / cifar.base_folder
+    try:
+        with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as temporary:
+            extract_archive(str(archive), temporary)
+            os.rename(Path(temporary) / cifar.base_folder, target)
+    except OSError as error:
+        # Another process may have been faster.
+        if not target.is_dir():
+            raise InputError(f"cannot unpack {archive}: {error.strerror or error}") from error

@@ -1,0 +1,187 @@
+"""Class folders: one sub-folder per class, its images anywhere below it.
+
+Classes are sub-folders in sorted order, labels their positions. Hidden files and folders (`._x.jpg`
+of macOS and `.ipynb_checkpoints` among them) are ignored, extensions count in any case, symbolic
+links are followed. The training folders define the labels of both splits.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from safe_io import InputError, warn
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class Samples(NamedTuple):
+    """One split: paths or pixels (uint8 [N, H, W, 3]), and the labels."""
+
+    images: Sequence[str] | np.ndarray
+    labels: Sequence[int]
+
+
+class Found(NamedTuple):
+    """What a data folder holds."""
+
+    classes: list[str]
+    train: Samples
+    val: Samples
+
+
+def read(root: Path) -> Found:
+    """Read `train/CLASS` with `val/CLASS` or `test/CLASS`, or else `CLASS` alone, which is split.
+
+    Raises InputError for anything else.
+    """
+    train = root / "train"
+    if train.is_dir():
+        for val in (root / "val", root / "test"):
+            if val.is_dir():
+                return read_pair(train, val)
+        # A folder "train" of images may be a class: locomotives.
+        if sub_folders(train):
+            raise InputError(f"{root} has train, but neither val nor test: expected val/CLASS/*")
+    return split(class_images(root))
+
+
+def read_pair(train: Path, val: Path) -> Found:
+    """Read two folders of class folders.
+
+    A class that only `val` has is an InputError, one that only `train` has is a warning.
+    """
+    train_images = class_images(train)
+    classes = list(train_images)
+    val_images = class_images(val, may_be_empty=True)
+    extra = [name for name in val_images if name not in train_images]
+    if extra:
+        raise InputError(
+            f"{val} has {listing(extra)}, which {train} lacks; both need the same class folders"
+        )
+    lacking = [name for name in classes if not val_images.get(name)]
+    if lacking:
+        warn(f"{val} has no images of {listing(lacking)}; accuracy is over the other classes")
+    return Found(classes, label(classes, train_images), label(classes, val_images))
+
+
+def split(images: dict[str, list[str]]) -> Found:
+    """Split where no split is official: of n images of a class, floor(n / 5) validate.
+
+    Per class, names in sorted order are permuted by a generator of seed 1, and the first validate.
+    """
+    train, val = {}, {}
+    for name, paths in images.items():
+        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(1)).tolist()
+        cut = len(paths) // 5
+        val[name] = sorted(paths[i] for i in order[:cut])
+        train[name] = sorted(paths[i] for i in order[cut:])
+    classes = list(images)
+    if not any(val.values()):
+        example = os.path.dirname(images[classes[0]][0])
+        raise InputError(f"too few images to split: no class has five (such as {example})")
+    return Found(classes, label(classes, train), label(classes, val))
+
+
+def label(classes: list[str], images: dict[str, list[str]]) -> Samples:
+    """All paths in the order of the classes, and their labels."""
+    paths = [path for name in classes for path in images.get(name, ())]
+    labels = [i for i, name in enumerate(classes) for _ in images.get(name, ())]
+    return Samples(paths, labels)
+
+
+def class_images(root: Path, *, may_be_empty: bool = False) -> dict[str, list[str]]:
+    """Class name -> its image paths, both sorted.
+
+    Raises InputError when there are fewer than two classes, no images, or a class without images
+    (unless `may_be_empty`, for the validation split, where the class is then left out and one class
+    is enough).
+    """
+    check_folder(root, "class folders")
+    folders = sub_folders(root)
+    if not folders:
+        loose = sum(is_image(name) for name in os.listdir(root))
+        if loose:
+            raise InputError(
+                f"{root} holds {loose} images but no class folders; move every image into "
+                f"{root / 'CLASS'}, named as the training folders are (for ImageNet's validation "
+                "images the script valprep.sh of soumith/imagenetloader.torch does it)"
+            )
+        raise InputError(f"no images in {root}: expected class folders with images, CLASS/*.jpg")
+    images = {name: images_below(root / name) for name in folders}
+    if not any(images.values()):
+        raise InputError(
+            f"no images in {root}: its {len(folders)} folders hold no file that ends in "
+            f"{' '.join(EXTENSIONS)}"
+        )
+    if may_be_empty:
+        return {name: paths for name, paths in images.items() if paths}
+    empty = [name for name, paths in images.items() if not paths]
+    if empty:
+        raise InputError(f"{root} has {listing(empty)} without images; add some or remove it")
+    if len(images) == 1:
+        raise InputError(f"{root} has only one class, {folders[0]}; at least two are needed")
+    return images
+
+
+def sub_folders(root: Path) -> list[str]:
+    """Names of the visible folders in `root`, sorted; links back to `root` or above left out."""
+    above = ancestors(root)
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".")
+            and entry.is_dir()
+            and not (entry.is_symlink() and os.path.realpath(entry.path) in above)
+        )
+
+
+def images_below(folder: Path) -> list[str]:
+    """Paths of all visible images in `folder` and below, sorted; every folder is read once."""
+    paths = []
+    # A link to a folder above would bring in the images of other classes.
+    seen = ancestors(folder.parent)
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=cannot_list):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [os.path.join(parent, name) for name in files if is_image(name)]
+    return sorted(paths)
+
+
+def is_image(name: str) -> bool:
+    """Whether the name is that of a visible image file."""
+    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+
+
+def ancestors(folder: Path) -> set[str]:
+    """Real paths of the folder and of all folders above it."""
+    real = Path(os.path.realpath(folder))
+    return {str(path) for path in (real, *real.parents)}
+
+
+def cannot_list(error: OSError) -> None:
+    """Raise InputError for a folder that cannot be listed; os.walk would pass over it."""
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
+def check_folder(path: Path, expected: str) -> Path:
+    """Return `path`, or raise InputError if it is not a folder; `expected`: what should be there"""
+    if path.is_dir():
+        return path
+    problem = "is a file, not a folder" if path.exists() else "does not exist"
+    raise InputError(f"{path} {problem}; expected there: {expected}")
+
+
+def listing(names: list[str]) -> str:
+    """`class a`, or `3 classes (a, b, c)`; five names at most."""
+    if len(names) == 1:
+        return f"class {names[0]}"
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -1,0 +1,225 @@
+"""Batches of a data set on a device, determined by (seed, epoch) and by nothing else.
+
+Images travel as uint8 and are normalised on the device. Sample order depends on (seed, epoch), the
+augmentation of an image on (seed, epoch, index): not on the number of workers, nor on where an
+epoch was interrupted. The global random generators are not touched.
+"""
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from safe_io import InputError, warn
+
+from .images import ImageArray, ImageFiles, Unreadable
+from .transforms import augment, generator_for, normalize
+
+MAX_UNREADABLE = 0.01
+
+
+def make_loader(
+    dataset: ImageFiles | ImageArray,
+    *,
+    batch_size: int,
+    seed: int,
+    train: bool,
+    num_workers: int,
+    device: torch.device | str,
+) -> "Loader":
+    """Return the loader of `dataset`.
+
+    train: shuffled and augmented anew in every epoch; otherwise in order, as they are. num_workers:
+    processes that read images; 0: the calling one does. Raises InputError if there is no batch.
+    """
+    order = BatchOrder(len(dataset), batch_size=batch_size, seed=seed, shuffle=train)
+    if len(order) == 0:
+        raise InputError(
+            f"{len(dataset)} images give no batch"
+            + (": training needs at least two" if train else "")
+        )
+    return Loader(dataset, order, seed=seed, train=train, num_workers=num_workers, device=device)
+
+
+class Loader:
+    """Iterates over one epoch: (images float32 [N, 3, s, s], labels int64 [N]) on `device`.
+
+    Images are normalised and in channels_last. `len()` is the number of batches of a whole epoch,
+    num_images that of the data set's images.
+
+    An image that cannot be read is reported once; in training the next readable one of its class
+    takes its place, in validation it is left out, so that a batch may be smaller than the others or
+    missing. Iterating raises InputError when more than 1 % of the images cannot be read.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageFiles | ImageArray,
+        order: "BatchOrder",
+        *,
+        seed: int,
+        train: bool,
+        num_workers: int,
+        device: torch.device | str,
+    ) -> None:
+        self.num_images = len(dataset)
+        self.device = torch.device(device)
+        self._order = order
+        self._unreadable: dict[str, str] = {}
+        self._batches = DataLoader(
+            Batches(dataset, seed=seed, train=train),
+            sampler=order,
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_interrupt,
+            # Without it DataLoader draws from the global generator.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Sorted paths of the images that could not be read so far."""
+        return sorted(self._unreadable)
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch (from 0) to iterate over, without its first batches if so wished."""
+        self._order.epoch = epoch
+        self._order.first_batch = first_batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = iter(self._batches)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise InputError(
+                    "a process that loads images was killed, perhaps for want of memory; try a "
+                    "smaller --num_workers"
+                ) from error
+            if isinstance(batch, InputError):
+                raise batch
+            images, labels, unreadable = batch
+            self._report(unreadable)
+            if len(labels):
+                images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                yield normalize(images), labels.to(self.device, non_blocking=True)
+
+    def _report(self, unreadable: dict[str, str]) -> None:
+        """Warn of paths not seen before; raise InputError when they are too many."""
+        new = {path: why for path, why in unreadable.items() if path not in self._unreadable}
+        self._unreadable.update(new)
+        if len(self._unreadable) > MAX_UNREADABLE * self.num_images:
+            first = self.unreadable[0]
+            raise InputError(
+                f"{len(self._unreadable)} of {self.num_images} images cannot be read, more than "
+                f"1 %; the first is {first}: {self._unreadable[first]}"
+            )
+        for path, why in new.items():
+            warn(f"cannot read {path}: {why}")
+
+
+class BatchOrder(Sampler):
+    """The batches of one epoch, as (epoch, indices).
+
+    The epoch travels with the indices because persistent workers keep the copy of the data set that
+    they were started with.
+    """
+
+    def __init__(self, num_images: int, *, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        full, rest = divmod(self.num_images, self.batch_size)
+        # BatchNorm cannot train on one image: at 32 x 32 the last maps of ResNet-50 are 1 x 1.
+        return full + (rest > int(self.shuffle))
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        if self.shuffle:
+            order = torch.randperm(
+                self.num_images, generator=generator_for(self.seed, self.epoch)
+            ).tolist()
+        else:
+            order = list(range(self.num_images))
+        for batch in range(self.first_batch, len(self)):
+            start = batch * self.batch_size
+            yield self.epoch, order[start : start + self.batch_size]
+
+
+class Batches(Dataset):
+    """The data set as a worker sees it: an item is a whole batch.
+
+    (images uint8 [N, s, s, 3], labels int64 [N], unreadable path -> reason) for (epoch, indices).
+    An InputError is returned, not raised: DataLoader would bury its line in a traceback.
+    """
+
+    def __init__(self, dataset: ImageFiles | ImageArray, *, seed: int, train: bool) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.train = train
+
+    def __getitem__(
+        self, key: tuple[int, list[int]]
+    ) -> tuple[Tensor, Tensor, dict[str, str]] | InputError:
+        epoch, indices = key
+        size = self.dataset.image_size
+        images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
+        labels = torch.empty(len(indices), dtype=torch.int64)
+        unreadable: dict[str, str] = {}
+        count = 0
+        for index in indices:
+            try:
+                image, label = self.read(index, unreadable)
+            except Unreadable:
+                continue
+            except InputError as error:
+                return error
+            if self.train:
+                image = augment(image, seed=self.seed, epoch=epoch, index=index)
+            images[count] = image.permute(1, 2, 0)
+            labels[count] = label
+            count += 1
+        return images[:count], labels[:count], unreadable
+
+    def read(self, index: int, unreadable: dict[str, str]) -> tuple[Tensor, int]:
+        """Item `index`, or in training the next readable of its class; failures are noted.
+
+        Raises Unreadable in validation, InputError if the class has no readable image.
+        """
+        try:
+            return self.dataset[index]
+        except Unreadable as error:
+            path, reason = error.args
+            unreadable[path] = reason
+            if not self.train:
+                raise
+        labels = self.dataset.labels
+        same = (labels == labels[index]).nonzero().flatten().tolist()
+        place = same.index(index)
+        for other in same[place + 1 :] + same[:place]:
+            try:
+                return self.dataset[other]
+            except Unreadable as error:
+                unreadable[error.args[0]] = error.args[1]
+        raise InputError(f"no image of a class can be read, such as {path}: {reason}")
+
+
+def ignore_interrupt(worker: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,71 @@
+"""The published transforms on uint8 tensors, and the one place of normalisation.
+
+Training: resize to (s, s), RandomResizedCrop(s), horizontal flip. Validation: resize to (s, s), no
+centre crop. The original's colour jitter has strength 0 throughout and is left out.
+
+Resizing is bilinear with antialias and gives the pixels of PIL's, up to rounding: 0.005 levels on
+average. Pillow 12 and later exchange the two passes for tall images, where it is 0.2.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+SCALE = (0.08, 1.0)
+LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+TRIES = 10
+MEAN, STD = 0.5, 0.225
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """Resize uint8 [3, H, W] to [3, size, size]; nothing is done where it has that size."""
+    return functional.resize(image, [size, size])
+
+
+def augment(image: Tensor, *, seed: int, epoch: int, index: int) -> Tensor:
+    """Random resized crop and horizontal flip of uint8 [3, s, s], determined by the three numbers.
+
+    seed: of the run; index: of the image in its data set.
+    """
+    height, width = image.shape[1:]
+    generator = generator_for(seed, epoch, index)
+    # All at once: each draw by itself costs as much as the crop.
+    uniforms = torch.rand(2 * TRIES + 3, generator=generator, dtype=torch.float64).tolist()
+    top, left, crop_height, crop_width = crop_box(height, width, uniforms[1:])
+    image = functional.resized_crop(image, top, left, crop_height, crop_width, [height, width])
+    return functional.horizontal_flip(image) if uniforms[0] < 0.5 else image
+
+
+def crop_box(height: int, width: int, uniforms: list[float]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) with the distribution of torchvision's RandomResizedCrop.
+
+    uniforms: 2 * TRIES + 2 numbers in [0, 1). Of ten boxes, whose share of the area is uniform in
+    0.08 ... 1 and whose ratio of width to height is log-uniform in 3/4 ... 4/3, the first that fits
+    is put at a uniform place; if none fits, the largest central box of a ratio in that range.
+    """
+    for area_draw, ratio_draw in zip(uniforms[0:-2:2], uniforms[1:-2:2], strict=True):
+        area = height * width * (SCALE[0] + area_draw * (SCALE[1] - SCALE[0]))
+        ratio = math.exp(LOG_RATIO[0] + ratio_draw * (LOG_RATIO[1] - LOG_RATIO[0]))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(uniforms[-2] * (height - crop_height + 1))
+            left = int(uniforms[-1] * (width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    crop_height = min(height, round(width / (3 / 4)))
+    crop_width = min(width, round(height * (4 / 3)))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A generator determined by the numbers; the global one is not touched.
+
+    Unlike that of strings, Python's hash of integers is the same in every process.
+    """
+    return torch.Generator().manual_seed(hash(key) % 2**63)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] on any device -> float32 (x / 255 - 0.5) / 0.225, same memory format."""
+    return images.float().div_(255).sub_(MEAN).div_(STD)
