@@ -11,12 +11,13 @@ import argparse
 import sys
 
 import torch
+
 from datasets import DATASETS, load
 from datasets.loader import make_loader
-
-from models import ARCHS, build, checkpoint
-from models.layers import identify, partition
-from safe_io import ArgumentParser, InputError, integer, number, run
+from models import ARCHS, build, checkpoint, default_image_size
+from models.layers import identify
+from models.pretrained import load_pretrained
+from safe_io import ArgumentParser, InputError, integer, number, run, say
 from training.arguments import add_run_arguments, choose_device, fit_with_arguments
 from training.schedule import SCHEDULERS
 
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
     add("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, default="resnet50")
-    add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, else 224)")
+    add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, 224 for ViT)")
     add("--max_epoch", type=integer(1), default=100, help="epochs")
     add("--batch_size", type=integer(1), default=128)
     add("--lr", type=number(0, above=True), default=0.01, help="learning rate")
@@ -50,13 +51,14 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
     device = choose_device(args.device)
 
-    train_set, val_set, classes = load(args.dataset, args.data_dir, image_size=args.image_size)
+    size = args.image_size or default_image_size(args.arch)
+    train_set, val_set, classes = load(args.dataset, args.data_dir, image_size=size)
+    args.image_size = train_set.image_size
 
     torch.manual_seed(args.seed)
-    model = build(args.arch, len(classes))
-    head = partition({k: tuple(v.shape) for k, v in model.state_dict().items()}).head
-    fresh = checkpoint.load_backbone(model, theta_a, head)
-    print(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
+    model = build(args.arch, len(classes), image_size=args.image_size)
+    fresh = load_pretrained(model, theta_a, image_size=args.image_size)
+    say(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
 
     loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
     train_loader = make_loader(train_set, train=True, device=device, **loading)
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         },
     )
     for path in written:
-        print(f"theta_FB: {path.resolve()}")
+        say(f"theta_FB: {path.resolve()}")
 
 
 if __name__ == "__main__":

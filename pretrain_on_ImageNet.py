@@ -12,11 +12,11 @@ import argparse
 import sys
 
 import torch
+
 from datasets import load
 from datasets.loader import make_loader
-
 from models import ARCHS, build, checkpoint
-from safe_io import ArgumentParser, InputError, integer, number, run
+from safe_io import ArgumentParser, InputError, integer, number, run, say
 from training.arguments import add_run_arguments, choose_device, fit_with_arguments
 from training.schedule import SCHEDULERS
 
@@ -54,10 +54,10 @@ def main(argv: list[str] | None = None) -> None:
         num_classes = len(classes)
 
     torch.manual_seed(args.seed)
-    model = build(args.arch, num_classes)
+    model = build(args.arch, num_classes, image_size=args.image_size)
     if args.max_epoch == 0:
         checkpoint.write(path_r, model.state_dict())
-        print(f"theta_r: {path_r.resolve()}")
+        say(f"theta_r: {path_r.resolve()}")
         return
 
     loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> None:
             "parent_sha256": sha256_r,
         },
     )
-    print(f"theta_r: {path_r.resolve()}")
+    say(f"theta_r: {path_r.resolve()}")
     for path in written:
-        print(f"theta_A: {path.resolve()}")
+        say(f"theta_A: {path.resolve()}")
 
 
 if __name__ == "__main__":

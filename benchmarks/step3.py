@@ -3,8 +3,8 @@
     python benchmarks/step3.py [--repeats N]
 
 The straightforward way builds three torchvision networks, loads a file into each, loops over the
-parameters and draws with pyplot. Both read the same three ResNet-50 files of random values. Runs are
-interleaved; medians are printed.
+parameters and draws with pyplot. Both read the same three ResNet-50 files of random values; runs
+are interleaved, medians printed.
 """
 
 import argparse

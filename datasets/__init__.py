@@ -19,17 +19,30 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """A row of DATASETS: what reads the folder, and the image size in pixels a side."""
+    """A row of DATASETS.
 
-    read: Callable[[Path], folder.Found]
+    read: reads the data folder; None when it holds nothing of what is expected there.
+    expected: what the data folder may hold, in words. image_size: pixels a side.
+    """
+
+    read: Callable[[Path], folder.Found | None]
+    expected: str
     image_size: int = 224
 
 
 DATASETS = {
-    "ImageNet": Source(imagenet.read),
-    "CIFAR-10": Source(partial(downstream.read_cifar, "CIFAR-10"), image_size=32),
-    "CIFAR-100": Source(partial(downstream.read_cifar, "CIFAR-100"), image_size=32),
-    "Folder": Source(folder.read),
+    "ImageNet": Source(imagenet.read, imagenet.EXPECTED),
+    "CIFAR-10": Source(
+        partial(downstream.read_cifar, "CIFAR10"),
+        "cifar-10-batches-py, cifar-10-python.tar.gz, or train/CLASS/* and test/CLASS/*",
+        image_size=32,
+    ),
+    "CIFAR-100": Source(
+        partial(downstream.read_cifar, "CIFAR100"),
+        "cifar-100-python, cifar-100-python.tar.gz, or train/CLASS/* and test/CLASS/*",
+        image_size=32,
+    ),
+    "Folder": Source(folder.read, "train/CLASS/* and val/CLASS/* (or test), or CLASS/* alone"),
 }
 
 
@@ -47,11 +60,15 @@ def load(
     """
     from .images import as_dataset
 
-    known = {squeeze(key): source for key, source in DATASETS.items()}
+    known = {squeeze(key): key for key in DATASETS}
     if squeeze(name) not in known:
         raise InputError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}")
-    source = known[squeeze(name)]
-    found = source.read(folder.check_folder(Path(data_dir), "the data folder"))
+    name = known[squeeze(name)]
+    source, root = DATASETS[name], Path(data_dir)
+    found = source.read(root) if root.is_dir() else None
+    if found is None:
+        state = "" if root.is_dir() else " (not a folder)" if root.exists() else " (does not exist)"
+        raise InputError(f"no {name} in {root}{state}; expected there: {source.expected}")
     size = image_size or source.image_size
     train, val = (as_dataset(part, image_size=size) for part in (found.train, found.val))
     return train, val, found.classes

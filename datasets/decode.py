@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -44,7 +44,12 @@ def decode(data: bytes) -> Tensor:
 
 def decode_with_pil(data: bytes) -> Tensor:
     """Decode with PIL, to uint8 [3, H, W]."""
-    with Image.open(io.BytesIO(data)) as image:
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        # PIL's own words hold nothing but the address of the buffer.
+        raise ValueError("not an image of a known format" if data else "empty file") from error
+    with image:
         check_size(image.height, image.width)
         if image.mode.startswith("I"):
             # 16-bit greyscale; convert("RGB") would clip everything above 255. "I" is its mode in

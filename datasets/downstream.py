@@ -9,16 +9,16 @@ from safe_io import InputError
 from .folder import Found, Samples, read_pair
 
 
-def read_cifar(name: str, root: Path) -> Found:
+def read_cifar(torchvision_class: str, root: Path) -> Found | None:
     """Read CIFAR-10 or CIFAR-100: the official batches, their archive, or class folders.
 
     `root` may be the folder of the batches, hold it, hold the .tar.gz (unpacked there once), or
-    hold train/CLASS and test/CLASS. Nothing is downloaded. Raises InputError if none of these is
-    there, or if a file is not the official one by torchvision's MD5 sums.
+    hold train/CLASS and test/CLASS. Nothing is downloaded. Raises InputError if a file is not the
+    official one by torchvision's MD5 sums.
     """
-    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision import datasets
 
-    cifar = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100}[name]
+    cifar = getattr(datasets, torchvision_class)
     archive = root / cifar.filename
     folders = (root / cifar.base_folder, root)
     found = [folder for folder in folders if any((folder / f).is_file() for f in md5_sums(cifar))]
@@ -29,10 +29,7 @@ def read_cifar(name: str, root: Path) -> Found:
         return read_batches(cifar, root / cifar.base_folder)
     if (root / "train").is_dir() and (root / "test").is_dir():
         return read_pair(root / "train", root / "test")
-    raise InputError(
-        f"no {name} in {root}: expected {cifar.base_folder}, {cifar.filename}, or class folders "
-        "train/CLASS and test/CLASS"
-    )
+    return None
 
 
 def read_batches(cifar: type, folder: Path) -> Found:

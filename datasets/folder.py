@@ -50,13 +50,18 @@ def read(root: Path) -> Found:
 
 
 def read_pair(train: Path, val: Path) -> Found:
-    """Read two folders of class folders.
+    """Read two folders of class folders."""
+    return match(train, class_images(train), val, class_images(val, may_be_empty=True))
+
+
+def match(
+    train: Path, train_images: dict[str, list[str]], val: Path, val_images: dict[str, list[str]]
+) -> Found:
+    """Join two splits, each class name -> paths; `train` and `val` are where they come from.
 
     A class that only `val` has is an InputError, one that only `train` has is a warning.
     """
-    train_images = class_images(train)
     classes = list(train_images)
-    val_images = class_images(val, may_be_empty=True)
     extra = [name for name in val_images if name not in train_images]
     if extra:
         raise InputError(
@@ -100,7 +105,6 @@ def class_images(root: Path, *, may_be_empty: bool = False) -> dict[str, list[st
     (unless `may_be_empty`, for the validation split, where the class is then left out and one class
     is enough).
     """
-    check_folder(root, "class folders")
     folders = sub_folders(root)
     if not folders:
         loose = sum(is_image(name) for name in os.listdir(root))
@@ -170,14 +174,6 @@ def ancestors(folder: Path) -> set[str]:
 def cannot_list(error: OSError) -> None:
     """Raise InputError for a folder that cannot be listed; os.walk would pass over it."""
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
-
-
-def check_folder(path: Path, expected: str) -> Path:
-    """Return `path`, or raise InputError if it is not a folder; `expected`: what should be there"""
-    if path.is_dir():
-        return path
-    problem = "is a file, not a folder" if path.exists() else "does not exist"
-    raise InputError(f"{path} {problem}; expected there: {expected}")
 
 
 def listing(names: list[str]) -> str:

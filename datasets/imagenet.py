@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safe_io import InputError
 
-from .folder import Found, Samples, class_images, read_pair
+from .folder import Found, class_images, match, read_pair
 
 # Training and validation folder. The first two are those of the original code: images scaled to
 # 224 x 224 beforehand, and as distributed.
@@ -15,13 +15,17 @@ LAYOUTS = (
     ("train", "val"),
 )
 TINY = "tiny-imagenet-200"
+EXPECTED = (
+    ", ".join(f"{train} and {val}" for train, val in LAYOUTS)
+    + f" (each with class folders), or {TINY}"
+)
 
 
-def read(root: Path) -> Found:
+def read(root: Path) -> Found | None:
     """Read the first layout there is in `root` (or in its sub-folder tiny-imagenet-200).
 
-    Classes are the sorted folder names (WNIDs). Raises InputError if no layout is found, or for
-    what `folder.read_pair` refuses.
+    Classes are the sorted folder names (WNIDs). Raises InputError for what `folder.read_pair`
+    refuses.
     """
     for parent in (root, root / TINY):
         for train, val in LAYOUTS:
@@ -30,10 +34,7 @@ def read(root: Path) -> Found:
                 if annotations.is_file():
                     return read_tiny(parent / train, annotations)
                 return read_pair(parent / train, parent / val)
-    pairs = ", ".join(f"{train} and {val}" for train, val in LAYOUTS)
-    raise InputError(
-        f"no ImageNet in {root}: expected two folders of class folders ({pairs}) or {TINY}"
-    )
+    return None
 
 
 def read_tiny(train: Path, annotations: Path) -> Found:
@@ -43,21 +44,15 @@ def read_tiny(train: Path, annotations: Path) -> Found:
     Raises InputError when list, images and training classes disagree.
     """
     train_images = class_images(train)
-    classes = list(train_images)
-    label_of = {name: i for i, name in enumerate(classes)}
     folder = annotations.parent / "images"
     present = set(os.listdir(folder)) if folder.is_dir() else set()
-    paths, labels = [], []
-    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
-        name, wnid = (line.split("\t") + [""])[:2]
-        if wnid not in label_of:
-            raise InputError(f"{annotations}, line {number}: class '{wnid}' is not in {train}")
+    val_images: dict[str, list[str]] = {}
+    lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, wnid = [*line.split("\t"), ""][:2]
         if name not in present:
-            raise InputError(f"{annotations}, line {number}: there is no {folder / name}")
-        paths.append(str(folder / name))
-        labels.append(label_of[wnid])
-    if not paths:
+            raise InputError(f"{annotations}, line {number}: there is no image {folder / name}")
+        val_images.setdefault(wnid, []).append(str(folder / name))
+    if not val_images:
         raise InputError(f"{annotations} is empty: expected a line per validation image")
-    train_paths = [path for paths in train_images.values() for path in paths]
-    train_labels = [label_of[name] for name, paths in train_images.items() for _ in paths]
-    return Found(classes, Samples(train_paths, train_labels), Samples(paths, labels))
+    return match(train, train_images, annotations, val_images)

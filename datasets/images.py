@@ -40,7 +40,8 @@ class ImageFiles(Dataset):
                 image = decode(file.read())
         # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError, ...
         except Exception as error:
-            raise Unreadable(os.fsdecode(path), str(error) or type(error).__name__) from error
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unreadable(os.fsdecode(path), reason) from error
         return resize(image, self.image_size), int(self.labels[index])
 
 

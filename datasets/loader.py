@@ -101,11 +101,11 @@ class Loader:
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                if "DataLoader worker (pid" not in str(error):
                     raise
                 raise InputError(
-                    "a process that loads images was killed, perhaps for want of memory; try a "
-                    "smaller --num_workers"
+                    "a process that loads images was killed, perhaps for want of (shared) memory; "
+                    "try a smaller --num_workers"
                 ) from error
             if isinstance(batch, InputError):
                 raise batch

@@ -32,6 +32,11 @@ TORCHVISION = """
 ARCHS = (*TORCHVISION, *NARROW, "vit_small")
 
 
+def default_image_size(arch: str) -> int | None:
+    """Pixels a side of a network that is made for one size, None for one that takes any."""
+    return 224 if arch.startswith("vit_") or arch == "maxvit_t" else None
+
+
 def build(arch: str, num_classes: int = 1000, *, image_size: int = 224) -> nn.Module:
     """Build the network `arch` (one of ARCHS) at its standard random initialisation.
 
