@@ -9,16 +9,20 @@ new. From random_init_model.pth instead of theta_A it trains from scratch and gi
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
 from datasets import DATASETS, load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint, default_image_size
+from models.checkpoint import Checkpoint
 from models.layers import identify
-from models.pretrained import load_pretrained
+from models.pretrained import freeze, load_pretrained
 from safe_io import ArgumentParser, InputError, integer, number, run, say
+from training import distributed
 from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.runstate import run_of
 from training.schedule import SCHEDULERS
 
 
@@ -36,6 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--lr", type=number(0, above=True), default=0.01, help="learning rate")
     add("--weight_decay", type=number(0), default=1e-4)
     add("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
+    add("--freeze", metavar="PATTERN", help="parameters that stay as they are, as in 'layer[12].*'")
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -49,8 +54,17 @@ def main(argv: list[str] | None = None) -> None:
     arch_a = identify(theta_a.shapes)
     if arch_a in ARCHS and arch_a != args.arch:
         raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
-    device = choose_device(args.device)
 
+    device = choose_device(args.device, deterministic=args.deterministic)
+    with run_of(path_b, resume=args.resume, overwrite=args.overwrite) as wanted:
+        if wanted:
+            train(args, theta_a, path_b, device)
+
+
+def train(
+    args: argparse.Namespace, theta_a: Checkpoint, path_b: Path, device: torch.device
+) -> None:
+    """Fine-tune theta_A as the command line says."""
     size = args.image_size or default_image_size(args.arch)
     train_set, val_set, classes = load(args.dataset, args.data_dir, image_size=size)
     args.image_size = train_set.image_size
@@ -58,22 +72,28 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     model = build(args.arch, len(classes), image_size=args.image_size)
     fresh = load_pretrained(model, theta_a, image_size=args.image_size)
-    say(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
+    say(f"{theta_a.path}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
+    freeze(model, args.freeze)
 
-    loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
-    train_loader = make_loader(train_set, train=True, device=device, **loading)
-    val_loader = make_loader(val_set, train=False, device=device, **loading)
+    loading = {
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "num_workers": args.num_workers,
+        "device": device,
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+    }
     written = fit_with_arguments(
         args,
         model,
-        train_loader,
-        val_loader,
+        make_loader(train_set, train=True, **loading),
+        make_loader(val_set, train=False, **loading),
         path=path_b,
         device=device,
         facts={
             "script": "finetune.py",
             "classes": classes,
-            "parent_sha256": checkpoint.sha256(path_a),
+            "parent_sha256": checkpoint.sha256(theta_a.path),
         },
     )
     for path in written:

@@ -10,6 +10,7 @@ epoch with the best validation accuracy.
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,9 @@ from datasets import load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint
 from safe_io import ArgumentParser, InputError, integer, number, run, say
+from training import distributed
 from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.runstate import run_of
 from training.schedule import SCHEDULERS
 
 
@@ -46,37 +49,44 @@ def main(argv: list[str] | None = None) -> None:
     path_r, path_a = checkpoint.output_path(args.r), checkpoint.output_path(args.a)
     if path_r.resolve() == path_a.resolve():
         raise InputError(f"-r and -a are the same file {path_r}; give two names")
-    device = choose_device(args.device)
 
+    device = choose_device(args.device, deterministic=args.deterministic)
+    with run_of(path_a, resume=args.resume, overwrite=args.overwrite) as wanted:
+        if wanted:
+            train(args, path_r, path_a, device)
+
+
+def train(args: argparse.Namespace, path_r: Path, path_a: Path, device: torch.device) -> None:
+    """Write theta_r, and train from it as the command line says."""
     num_classes = 1000
     if args.data_dir is not None:
         train_set, val_set, classes = load("ImageNet", args.data_dir, image_size=args.image_size)
         num_classes = len(classes)
-
     torch.manual_seed(args.seed)
     model = build(args.arch, num_classes, image_size=args.image_size)
-    if args.max_epoch == 0:
-        checkpoint.write(path_r, model.state_dict())
-        say(f"theta_r: {path_r.resolve()}")
-        return
+    if args.max_epoch > 0:
+        loading = {
+            "batch_size": args.batch_size,
+            "seed": args.seed,
+            "num_workers": args.num_workers,
+            "device": device,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+        }
+        train_loader = make_loader(train_set, train=True, **loading)
+        val_loader = make_loader(val_set, train=False, **loading)
 
-    loading = {"batch_size": args.batch_size, "seed": args.seed, "num_workers": args.num_workers}
-    train_loader = make_loader(train_set, train=True, device=device, **loading)
-    val_loader = make_loader(val_set, train=False, device=device, **loading)
-    sha256_r = checkpoint.write(path_r, model.state_dict())
-    written = fit_with_arguments(
-        args,
-        model,
-        train_loader,
-        val_loader,
-        path=path_a,
-        device=device,
-        facts={
+    sha256_r = distributed.on_first(lambda: checkpoint.write(path_r, model.state_dict()))
+    written = []
+    if args.max_epoch > 0:
+        facts = {
             "script": "pretrain_on_ImageNet.py",
             "classes": classes,
             "parent_sha256": sha256_r,
-        },
-    )
+        }
+        written = fit_with_arguments(
+            args, model, train_loader, val_loader, path=path_a, device=device, facts=facts
+        )
     say(f"theta_r: {path_r.resolve()}")
     for path in written:
         say(f"theta_A: {path.resolve()}")

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ class InputError(Exception):
 
 
 def say(message: str) -> None:
-    """Print one line on stdout, at once."""
-    print(ascii_line(message), flush=True)
+    """Print one line on stdout, at once; under torchrun only the first process does."""
+    if is_first():
+        print(ascii_line(message), flush=True)
 
 
 def complain(error: InputError) -> None:
@@ -29,25 +31,45 @@ def complain(error: InputError) -> None:
 
 def warn(message: str) -> None:
     """Print one line on stderr; the run goes on."""
-    print(f"warning: {ascii_line(message)}", file=sys.stderr, flush=True)
+    if is_first():
+        print(f"warning: {ascii_line(message)}", file=sys.stderr, flush=True)
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the run in good order. The message says how to go on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def ascii_line(text: object) -> str:
     """The text as one printable ASCII line (a file name may hold anything)."""
-    line = " ".join(str(text).split())
+    line = " ".join(str(text).splitlines())
     return line.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Call `main` and return its exit code (None: 0), or 2 after one line for an InputError."""
+    """Call `main` and return its exit code (None: 0), or 2 after one line for an InputError.
+
+    Signals end with 128 + their number, after one line.
+    """
     try:
         return main() or 0
     except InputError as error:
         complain(error)
         return 2
+    except Interrupted as interruption:
+        print(ascii_line(interruption), file=sys.stderr, flush=True)
+        return 128 + interruption.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of stdout (head, less) has left; Python would complain again when it flushes at
         # exit.

@@ -15,7 +15,7 @@ from safe_io import InputError
 from . import downstream, folder, imagenet
 
 if TYPE_CHECKING:
-    from .images import ImageArray, ImageFiles
+    from .images import Images
 
 
 class Source(NamedTuple):
@@ -48,7 +48,7 @@ DATASETS = {
 
 def load(
     name: str, data_dir: str | Path, *, image_size: int | None = None
-) -> "tuple[ImageFiles | ImageArray, ImageFiles | ImageArray, list[str]]":
+) -> "tuple[Images, Images, list[str]]":
     """Return (train, val, class names) of the data set `name` found in `data_dir`.
 
     name: a key of DATASETS; case, blanks and hyphens do not matter.

@@ -5,6 +5,7 @@ torchvision, which gives PIL's pixels in a quarter of the time; everything else,
 torchvision refuses, goes to PIL.
 """
 
+import contextlib
 import io
 import struct
 import warnings
@@ -13,7 +14,12 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:
+    # Announced by torchvision 0.29 for a later release; PIL does it all then, more slowly.
+    decode_jpeg = None
 
 JPEG_START = b"\xff\xd8\xff"
 # Markers of the JPEG segment that holds the size: SOF0 ... SOF15 without DHT, JPG and DAC.
@@ -27,18 +33,16 @@ def decode(data: bytes) -> Tensor:
     orientation ignored. More pixels than PIL's bomb limit (Image.MAX_IMAGE_PIXELS) are refused
     before they are decoded. Raises ValueError, OSError, or whatever else PIL raises on bad files.
     """
-    if data.startswith(JPEG_START):
-        size = jpeg_size(data)
+    with warnings.catch_warnings():
+        # PIL's about odd metadata and palettes: a file that can be read is no news. And
+        # torchvision's that its decoders will move.
+        warnings.simplefilter("ignore")
+        size = jpeg_size(data) if decode_jpeg and data.startswith(JPEG_START) else None
         if size:
             check_size(*size)
-            try:
+            with contextlib.suppress(RuntimeError):
                 encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 return decode_jpeg(encoded, mode=ImageReadMode.RGB)
-            except RuntimeError:
-                pass
-    with warnings.catch_warnings():
-        # About odd metadata and palettes; a file that is read is no news.
-        warnings.simplefilter("ignore")
         return decode_with_pil(data)
 
 

@@ -14,54 +14,86 @@ from .transforms import resize
 
 
 class Unreadable(Exception):
-    """An image file that cannot be read or decoded; arguments: its path, the reason."""
+    """An image file that cannot be read or decoded."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
 
 
-class ImageFiles(Dataset):
-    """Images in files; an item is (uint8 [3, image_size, image_size], label).
+class Images(Dataset):
+    """A labelled data set: an item is (image uint8 [3, image_size, image_size], label).
 
-    labels: int64 [N]. An item that cannot be decoded raises Unreadable.
+    labels: int64 [N]. An item that cannot be read raises Unreadable. `images` is for whole batches:
+    it returns failures in their places instead of raising.
     """
 
+    def __init__(self, labels: Sequence[int], *, image_size: int) -> None:
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        (image,) = self.images([index])
+        if isinstance(image, Unreadable):
+            raise image
+        return image, int(self.labels[index])
+
+    def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
+        """The images at `indices`, each uint8 [3, image_size, image_size]."""
+        raise NotImplementedError
+
+
+class ImageFiles(Images):
+    """Images in files, decoded anew every time."""
+
     def __init__(self, paths: Sequence[str], labels: Sequence[int], *, image_size: int) -> None:
+        super().__init__(labels, image_size=image_size)
         # One block of memory: with a list, every worker would end up with a copy of all strings,
         # since reading one writes its reference count.
         self.paths = np.array([os.fsencode(path) for path in paths])
-        self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.image_size = image_size
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
+        # First all are read, then all are decoded: for small images twice as fast as one by one,
+        # since the processor's caches keep the code of one step at a time.
+        images: list[Tensor | Unreadable] = []
+        files = [read_file(self.paths[index]) for index in indices]
+        for index, data in zip(indices, files, strict=True):
+            try:
+                if isinstance(data, OSError):
+                    raise data
+                images.append(resize(decode(data), self.image_size))
+            # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError, ...
+            except Exception as error:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
+        return images
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.paths[index]
-        try:
-            with open(path, "rb", buffering=0) as file:
-                image = decode(file.read())
-        # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError, ...
-        except Exception as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unreadable(os.fsdecode(path), reason) from error
-        return resize(image, self.image_size), int(self.labels[index])
 
-
-class ImageArray(Dataset):
-    """Images in memory, uint8 [N, H, W, 3]; items and labels as in ImageFiles."""
+class ImageArray(Images):
+    """Images in memory, uint8 [N, H, W, 3]."""
 
     def __init__(self, pixels: np.ndarray, labels: Sequence[int], *, image_size: int) -> None:
+        super().__init__(labels, image_size=image_size)
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
-        self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.image_size = image_size
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.pixels[index].permute(2, 0, 1)
-        return resize(image, self.image_size), int(self.labels[index])
+    def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
+        return [resize(self.pixels[index].permute(2, 0, 1), self.image_size) for index in indices]
 
 
-def as_dataset(samples: Samples, *, image_size: int) -> ImageFiles | ImageArray:
+def read_file(path: bytes) -> bytes | OSError:
+    """The bytes of a file, or why they cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        return error
+
+
+def as_dataset(samples: Samples, *, image_size: int) -> Images:
     """The data set of one split."""
     kind = ImageArray if isinstance(samples.images, np.ndarray) else ImageFiles
     return kind(samples.images, samples.labels, image_size=image_size)

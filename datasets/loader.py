@@ -28,17 +28,32 @@ def make_loader(
     train: bool,
     num_workers: int,
     device: torch.device | str,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> "Loader":
     """Return the loader of `dataset`.
 
     train: shuffled and augmented anew in every epoch; otherwise in order, as they are. num_workers:
-    processes that read images; 0: the calling one does. Raises InputError if there is no batch.
+    processes that read images; 0: the calling one does. rank, world_size: of distributed training,
+    where batch_size is that of all processes together. Raises InputError if there is no batch.
     """
-    order = BatchOrder(len(dataset), batch_size=batch_size, seed=seed, shuffle=train)
+    order = BatchOrder(
+        len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=train,
+        rank=rank,
+        world_size=world_size,
+    )
+    if train and batch_size < 2 * world_size:
+        raise InputError(
+            f"a batch of {batch_size} is less than two images for each of {world_size} processes; "
+            "choose a larger --batch_size"
+        )
     if len(order) == 0:
         raise InputError(
             f"{len(dataset)} images give no batch"
-            + (": training needs at least two" if train else "")
+            + (f": training needs at least {2 * world_size}" if train else "")
         )
     return Loader(dataset, order, seed=seed, train=train, num_workers=num_workers, device=device)
 
@@ -47,7 +62,8 @@ class Loader:
     """Iterates over one epoch: (images float32 [N, 3, s, s], labels int64 [N]) on `device`.
 
     Images are normalised and in channels_last. `len()` is the number of batches of a whole epoch,
-    num_images that of the data set's images.
+    num_images that of the data set's images. In distributed training every process gets its share
+    of each batch.
 
     An image that cannot be read is reported once; in training the next readable one of its class
     takes its place, in validation it is left out, so that a batch may be smaller than the others or
@@ -75,7 +91,7 @@ class Loader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupt,
+            worker_init_fn=ignore_signals,
             # Without it DataLoader draws from the global generator.
             generator=torch.Generator().manual_seed(seed),
         )
@@ -92,6 +108,14 @@ class Loader:
         """Choose the epoch (from 0) to iterate over, without its first batches if so wished."""
         self._order.epoch = epoch
         self._order.first_batch = first_batch
+
+    def weight(self, batch: int) -> float:
+        """Images of this process in a batch, over the mean number per process.
+
+        Gradients of mean losses, so weighted and averaged over the processes, are the gradient of
+        the mean loss of the whole batch.
+        """
+        return self._order.weight(batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = iter(self._batches)
@@ -133,11 +157,23 @@ class BatchOrder(Sampler):
     """The batches of one epoch, as (epoch, indices).
 
     The epoch travels with the indices because persistent workers keep the copy of the data set that
-    they were started with.
+    they were started with. A batch holds the same images for any number of processes: the one of
+    `rank` takes every `world_size`-th.
     """
 
-    def __init__(self, num_images: int, *, batch_size: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.num_images = num_images
+        self.rank = rank
+        self.world_size = world_size
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -148,7 +184,12 @@ class BatchOrder(Sampler):
         """Batches of a whole epoch."""
         full, rest = divmod(self.num_images, self.batch_size)
         # BatchNorm cannot train on one image: at 32 x 32 the last maps of ResNet-50 are 1 x 1.
-        return full + (rest > int(self.shuffle))
+        return full + (rest >= (2 * self.world_size if self.shuffle else 1))
+
+    def weight(self, batch: int) -> float:
+        """See Loader.weight."""
+        size = min(self.batch_size, self.num_images - batch * self.batch_size)
+        return len(range(self.rank, size, self.world_size)) * self.world_size / size
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         if self.shuffle:
@@ -159,7 +200,8 @@ class BatchOrder(Sampler):
             order = list(range(self.num_images))
         for batch in range(self.first_batch, len(self)):
             start = batch * self.batch_size
-            yield self.epoch, order[start : start + self.batch_size]
+            indices = order[start : start + self.batch_size]
+            yield self.epoch, indices[self.rank :: self.world_size]
 
 
 class Batches(Dataset):
@@ -220,6 +262,10 @@ class Batches(Dataset):
         raise InputError(f"no image of a class can be read, such as {path}: {reason}")
 
 
-def ignore_interrupt(worker: int) -> None:
-    """Leave Ctrl-C, which reaches all processes of a terminal, to the main process."""
+def ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which may reach a whole process group, to the main process.
+
+    It saves its state first; the workers end with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

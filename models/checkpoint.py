@@ -259,12 +259,15 @@ def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
     """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256."""
     plain = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     with atomic_path(path) as temporary:
-        try:
-            torch.save(plain, temporary)
-        except RuntimeError as error:
-            # torch's file writer reports a full disk so.
-            raise OSError(f"writing failed ({str(error).splitlines()[0]})") from error
+        save(temporary, plain)
         return sha256(temporary)
+
+
+def save(path: Path, content: Any) -> None:
+    """torch.save whose bytes depend on the content alone; raises OSError on a full disk."""
+    # Given a path, torch writes the file's name into it, and reports a full disk as RuntimeError.
+    with open(path, "wb") as file:
+        torch.save(content, file)
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Start from pre-trained parameters: every tensor of the file, and a new classifier."""
 
+import fnmatch
+
 from torch import nn
 
-from safe_io import InputError
+from safe_io import InputError, say
 
 from .checkpoint import Checkpoint
 from .layers import partition
@@ -26,7 +28,7 @@ def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int
     model.get_submodule(head).reset_parameters()
     tensors = fit_to_image_size(checkpoint.tensors, image_size)
     if tensors is not checkpoint.tensors:
-        print(f"{checkpoint.path}: {POSITION} interpolated to {image_size} pixels a side")
+        say(f"{checkpoint.path}: {POSITION} interpolated to {image_size} pixels a side")
     fresh = [key for key in own if key.startswith(head + ".")]
     # Files from before torch 0.4.1 lack these counters, which nothing here reads.
     optional = [key for key in own if key.endswith("num_batches_tracked")]
@@ -52,3 +54,20 @@ def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int
             )
     model.load_state_dict(given, strict=False)
     return fresh
+
+
+def freeze(model: nn.Module, pattern: str | None) -> None:
+    """Exclude the parameters whose names match a shell pattern from training (None: none).
+
+    Running statistics of normalisation go on. Raises InputError if no or every parameter matches.
+    """
+    if pattern is None:
+        return
+    names = [name for name, _ in model.named_parameters()]
+    frozen = fnmatch.filter(names, pattern)
+    if not frozen or len(frozen) == len(names):
+        count = "no" if not frozen else "every"
+        raise InputError(f"--freeze {pattern} matches {count} parameter, such as {names[0]}")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    say(f"frozen: {len(frozen)} of {len(names)} parameters")

@@ -326,7 +326,7 @@ def test_different_architectures_are_named(step_3, tmp_path):
     assert_refused(
         step_3(*args, "--no_plot"),
         r"a\.pth \(resnet18\) and \S+b\.pth \(resnet50_w8\) are different networks",
-        r"conv1\.weight has the shape \[64, 3, 7, 7\] in the first and \[8, 3, 7, 7\] in the second",
+        r"conv1\.weight has the shape \[64, 3, 7, 7\] .* and \[8, 3, 7, 7\]",
     )
 
 
@@ -382,7 +382,7 @@ def test_network_of_no_known_family_has_a_layer_per_weight(step_3, tmp_path):
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--num_classes", "0"], "must be a whole number of at least 1, not '0'"),
-        (["--num_classes", "7"], r"b\.pth has a classifier with 10 outputs, not 7"),
+        (["--num_classes", "7"], r"b\.pth has a classifier .*10.*, not 7"),
         (["--arch", "resnet51"], "invalid choice: 'resnet51'"),
         (["--json", "none/t.json"], r"none/t\.json: the folder none does not exist; create it"),
         (["--plot", "none/t.png"], r"none/t\.png: the folder none does not exist; create it"),
@@ -544,13 +544,19 @@ def test_several_files_have_a_block_each_and_one_figure(files, step_3, tmp_path)
     assert [path.name for path in tmp_path.glob("*.png")] == ["b_transferability.png"]
 
 
-@pytest.mark.parametrize("bad", [[], ["also_no.pth"]])
-def test_file_that_cannot_be_measured_does_not_stop_the_others(bad, files, step_3, tmp_path):
-    good = files[-1:] if not bad else []
-    ran = step_3(*files[:5], tmp_path / "no.pth", *(tmp_path / x for x in bad), *good, "--no_plot")
-    assert ran.returncode == (1 if good else 2)
-    assert ran.stderr.count("error: checkpoint ") == 1 + len(bad)
-    assert ran.stdout.count("Layer-wise") == len(good)
+def test_file_that_cannot_be_measured_does_not_stop_the_others(files, step_3, tmp_path):
+    *first, b = files
+    ran = step_3(*first, tmp_path / "no.pth", b, tmp_path / "nor.pth", "--no_plot")
+    assert ran.returncode == 1
+    assert ran.stdout.count("Layer-wise transferability:  [") == 1
+    errors = re.findall(r"error: checkpoint \S+/(\w+\.pth) is missing", ran.stderr)
+    assert errors == ["no.pth", "nor.pth"]
+
+
+def test_none_of_several_files_can_be_measured(files, step_3, tmp_path):
+    ran = step_3(*files[:-1], tmp_path / "no.pth", tmp_path / "nor.pth", "--no_plot")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.count("error: checkpoint ") == 2
 
 
 @pytest.mark.parametrize(

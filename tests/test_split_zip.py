@@ -21,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import split_zip
-from safe_io import InputError, ascii_line
+from safe_io import InputError
 
 INFO_ZIP = shutil.which("zip")
-CONTENT = b"".join(i.to_bytes(2, "little") * 3 for i in range(500))
+# Deflates to about half, and so into several parts.
+CONTENT = bytes(random.Random(0).choices(range(16), k=3000))
 MARKER = b"PK\7\x08"
 ALL_ONES = 0xFFFFFFFF
 
@@ -45,6 +46,7 @@ def make(
     """The parts of an archive, as Info-ZIP lays them out but cut anywhere, inside headers too.
 
     `names`: each holds `content`. `crc` and `size` replace the true ones in the directory.
+    `zip64`: the numbers that may be wide are all ones, and are in the ZIP64 records instead.
     """
     deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflater.compress(content) + deflater.flush() if method == 8 else content
@@ -56,13 +58,13 @@ def make(
     def place(position):
         return divmod(position, part_size) if part_size else (0, position)
 
-    for name in map(os.fsencode, names):
+    for name in map(str.encode, names):
         disk, offset = place(len(body))
-        sums = (0, 0, 0) if descriptor else (crc, len(packed), size)
+        sums = (0, 0, 0) if descriptor or zip64 else (crc, len(packed), size)
         body += struct.pack("<4s5H3L2H", b"PK\3\4", 45, flags, method, 0, 33, *sums, len(name), 6)
         body += name + b"UT\2\0ab" + packed
         if descriptor:
-            body += struct.pack("<4s3L", MARKER, crc, len(packed), size)
+            body += struct.pack("<4sL2Q", MARKER, crc, len(packed), size)
         extra, sizes, where = b"", (len(packed), size), (disk, offset)
         if zip64:
             extra = b"UT\1\0a" + struct.pack("<2H3Q", 1, 24, size, len(packed), offset)
@@ -75,8 +77,8 @@ def make(
         directory += name + extra
     start, count = place(len(body)), len(names)
     body += directory
-    step = part_size or len(body)
-    parts = [body[at : at + step] for at in range(0, len(body), step)]
+    step = part_size or len(body) or 1
+    parts = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
     last = len(parts) - 1
     fields = (count, count, len(directory), start[1])
     if zip64:
@@ -114,15 +116,14 @@ def joined(archive):
     return result
 
 
-def refusal(archive, target="out.pth"):
+def refusal(archive, target=None):
     """The message of the InputError `join` raises; it leaves the folder as it was."""
     before = contents(archive.parent)
     with pytest.raises(InputError) as caught:
-        split_zip.join(archive, archive.with_name(target))
+        split_zip.join(archive, target or archive.with_name("out.pth"))
     assert contents(archive.parent) == before
     message = str(caught.value)
-    assert "\n" not in message
-    assert ascii_line(message).isprintable()
+    assert message.isprintable()
     return message
 
 
@@ -169,7 +170,7 @@ def test_single_file_of_pythons_zipfile(tmp_path, method):
 
 
 @pytest.mark.skipif(INFO_ZIP is None, reason="Info-ZIP's zip is not installed")
-@pytest.mark.parametrize("options", ["-s 64k", "-s 100k -0", "-s 64k -fz", "-s 64k -fd", "-fz", ""])
+@pytest.mark.parametrize("options", ["-s 64k", "-s 100k -0", "-s 64k -fz", "-fz", "-fd", ""])
 def test_info_zip(tmp_path, options):
     content = random.Random(0).randbytes(300_000) + bytes(300_000)
     (tmp_path / "X.pth").write_bytes(content)
@@ -191,7 +192,7 @@ def test_existing_target_is_replaced_or_kept(tmp_path):
     split_zip.join(archive, target)
     assert target.read_bytes() == CONTENT
     store(tmp_path, make(part_size=300, crc=1))
-    assert "damaged" in refusal(archive, "X.pth")
+    assert "damaged" in refusal(archive, target)
     assert target.read_bytes() == CONTENT
 
 
@@ -265,12 +266,12 @@ def test_damaged_single_file(tmp_path):
     assert refusal(store(tmp_path, make(crc=1))) == f"{tmp_path}/X.zip is damaged; copy it again"
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\5\6", b"PK\3\4" + bytes(99999)], ids=len)
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"PK\5\6", make()[0][:-9], make()[0][:500], b"PK" * 50_000], ids=len
+)
 def test_no_archive(tmp_path, content):
     message = refusal(store(tmp_path, [content]))
-    assert re.search(
-        r"X.zip is (not a ZIP archive, or is truncated|damaged); copy it again", message
-    )
+    assert re.search(r"X.zip is (not a ZIP archive, or is truncated|damaged); copy it", message)
 
 
 @pytest.mark.parametrize("part_size", [None, 60])
@@ -344,7 +345,7 @@ def test_disk_that_fills_while_writing(tmp_path):
 
 def test_target_that_cannot_be_written(tmp_path):
     archive = store(tmp_path, make())
-    assert "does not exist; create it first" in refusal(archive, "nowhere/out.pth")
+    assert "does not exist; create it first" in refusal(archive, tmp_path / "nowhere" / "out.pth")
     (tmp_path / "out.pth").mkdir()
     assert "it is a folder" in refusal(archive)
 
@@ -374,13 +375,30 @@ def test_sizes_beyond_4_gb(tmp_path, monkeypatch):
     assert "needs 5,000.0 MB" in refusal(archive)
 
 
-def test_facts_of_a_published_archive(tmp_path):
-    """An archive of the original repository: 5 parts, whose sizes add up as its directory says."""
-    packed, last, parts = 87_928_476, 4_042_580, 5
-    part_size = (20 << 20) if last < 20 << 20 else 0
-    frame = (parts - 1) * part_size + last - packed
-    # Marker, local header, directory header and end record, each name twice, extra fields.
-    assert 4 + 30 + 46 + 22 + 2 * len("cifar10_model_lr001.pth") <= frame < 300
+def test_sizes_of_a_published_archive(tmp_path):
+    """cifar10_model_lr001 of the original repository, as sparse files: 20 MiB each but the last."""
+    size, packed, crc, last = 94_438_447, 87_928_476, 615_670_109, 4_042_580
+    name = b"cifar10_model_lr001.pth"
+    entry = struct.pack(
+        "<4s6H3L5H2L",
+        *(b"PK\1\2", 30, 20, 0, 8, 0, 33, crc, packed, size, len(name), 0, 0, 0, 0, 0, 4),
+    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 4, 4, 1, 1, len(entry + name), last - 22 - 69, 0)
+    archive = tmp_path / "cifar10_model_lr001.zip"
+    for number in range(1, 5):
+        archive.with_suffix(f".z0{number}").touch()
+        os.truncate(archive.with_suffix(f".z0{number}"), 20 << 20)
+    archive.touch()
+    os.truncate(archive, last - 22 - 69)
+    with open(archive, "ab") as file:
+        file.write(entry + name + end)
+
+    parts = split_zip.Archive(archive)
+    member = parts.member()
+    assert len(parts.parts) == 5
+    assert (member.file_size, member.compress_size, member.CRC) == (size, packed, crc)
+    assert member.filename == name.decode()
+    assert member.header_offset == 4
 
 
 damage = st.one_of(
@@ -426,9 +444,8 @@ def test_any_damage_is_an_error_or_harmless(variant, damage):
         before, target = contents(folder), Path(folder) / "out.pth"
         try:
             split_zip.join(archive, target)
-        except InputError as error:
-            assert "\n" not in str(error)
-            assert contents(folder) == before
+        except InputError:
+            refusal(archive)
         else:
             assert kind != "remove"
             assert contents(folder) == {**before, "out.pth": CONTENT[:200]}

@@ -1,4 +1,4 @@
-"""The shared training loop: the same numbers as a plain loop, and an account that can be trusted."""
+"""The shared training loop: the numbers of a plain loop, and an account that can be trusted."""
 
 import copy
 import csv
@@ -14,7 +14,8 @@ from models import checkpoint
 from safe_io import InputError
 from training.arguments import choose_device, choose_precision
 from training.engine import evaluate, fit
-from training.runstate import COLUMNS, Record, beside
+from training.record import COLUMNS, Record, beside
+from training.runstate import RunState
 from training.schedule import learning_rate, make_optimizer
 
 CPU = torch.device("cpu")
@@ -25,15 +26,23 @@ class Batches:
 
     def __init__(self, batches, on_epoch=lambda epoch: None):
         self.batches = batches
-        self.set_epoch = on_epoch
+        self.on_epoch = on_epoch
+        self.first = 0
         self.num_images = sum(len(labels) for _, labels in batches)
         self.unreadable = []
+
+    def set_epoch(self, epoch, first_batch=0):
+        self.on_epoch(epoch)
+        self.first = first_batch
+
+    def weight(self, batch):
+        return 1.0
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
-        return iter(self.batches)
+        return iter(self.batches[self.first :])
 
 
 def random_batches(count=3, size=4, classes=3, seed=0):
@@ -83,7 +92,11 @@ def run_fit(model, train, val, path, *, lr=0.1, scheduler="constant", epochs=2, 
         seed=0,
         val_interval=options.pop("val_interval", 1),
         log_interval=options.pop("log_interval", None),
+        accumulate=options.pop("accumulate", 1),
+        compiled=False,
         record=record,
+        state=RunState(path, config={}, save_minutes=10),
+        resume=False,
     )
     return record
 
@@ -363,7 +376,11 @@ def test_gpu_trains_close_to_cpu(tmp_path, amp):
             seed=0,
             val_interval=1,
             log_interval=None,
+            accumulate=1,
+            compiled=False,
             record=record,
+            state=RunState(tmp_path / "x.pth", config={}, save_minutes=10),
+            resume=False,
         )
     difference = (model[5].weight - on_gpu[5].weight.cpu()).abs().mean()
     assert difference < 1e-3

@@ -10,29 +10,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from safe_io import ArgumentParser, InputError, integer
+from safe_io import ArgumentParser, InputError, integer, number
 
+from . import distributed
 from .engine import fit
-from .runstate import Record, device_name
+from .record import Record, device_name
+from .runstate import MAY_CHANGE, RunState, stoppable
 from .schedule import OPTIMIZERS, learning_rate, make_optimizer
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
     """Add the options whose defaults are the same in both scripts."""
-    add = parser.add_argument
+    add = parser.add_argument_group("training").add_argument
     add("--seed", type=integer(0), default=0, help="of initialisation, sample order, augmentation")
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum 0.9")
     add("--warmup_epochs", type=integer(0), default=0, help="epochs of linear warm-up")
     add("--max_steps", type=integer(1), help="optimiser steps; overrides --max_epoch")
+    add("--accumulate", type=integer(1), default=1, help="parts that a batch is computed in")
     add(
         "--keep",
         choices=("best", "last", "both"),
         default="best",
-        help="epoch whose parameters are written: best validation accuracy, the last, or both "
-        "(X.pth and X_last.pth)",
+        help="epoch that is written: best validation accuracy, last, or both (X.pth, X_last.pth)",
     )
     add("--val_interval", type=integer(1), default=1, help="epochs from validation to validation")
-    add("--log_interval", type=integer(1), help="print a line every so many iterations")
+
+    add = parser.add_argument_group("machine").add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
     add(
         "--amp",
@@ -40,16 +43,35 @@ def add_run_arguments(parser: ArgumentParser) -> None:
         default="auto",
         help="mixed precision; auto: off on a CPU, bf16 on GPUs that have it, else fp16",
     )
-    add(
-        "--num_workers",
-        type=integer(0),
-        default=min(8, len(os.sched_getaffinity(0))),
-        help="processes that load images; 0: none beside the main one",
-    )
+    workers = min(8, usable_cores())
+    add("--num_workers", type=integer(0), default=workers, help="processes that load images")
+    add("--compile", action="store_true", help="compile the network (torch.compile)")
+    add("--deterministic", action="store_true", help="only deterministic algorithms of PyTorch")
+    add("--log_interval", type=integer(1), help="print a line every so many iterations")
+
+    add = parser.add_argument_group("interruptions").add_argument
+    add("--resume", action="store_true", help="go on from X.resume, if there is one")
+    add("--overwrite", action="store_true", help="begin anew although there is an X.resume")
+    add("--save_minutes", type=number(0), default=10, help="minutes from one X.resume to the next")
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for `--device`. Raises InputError for one that is not here."""
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
+    """The device for `--device`, its settings made. Raises InputError for one that is not here.
+
+    Under torchrun it is the GPU of this process, and the process group is joined.
+    """
+    if deterministic:
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -61,8 +83,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    return device
+        torch.backends.cudnn.benchmark = not deterministic
+    return distributed.start(device)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
@@ -86,44 +108,52 @@ def fit_with_arguments(
 ) -> list[Path]:
     """Train `model` as the command line says; return the checkpoints written.
 
-    path: the checkpoint X.pth to write. facts: what X.json records of this script's own (see
-    Record).
+    path: the checkpoint X.pth to write, locked by the caller. facts: what X.json records of this
+    script's own (see Record).
     """
     model.to(device, memory_format=torch.channels_last)
-    record = Record(
-        path,
-        keep=args.keep,
-        facts={
-            **facts,
-            "args": vars(args),
-            "arch": args.arch,
-            "train_images": train_loader.num_images,
-            "val_images": val_loader.num_images,
-            "seed": args.seed,
-            "device": device_name(device),
-        },
-    )
-    fit(
-        model,
-        train_loader,
-        val_loader,
-        epochs=args.max_epoch,
-        max_steps=args.max_steps,
-        optimizer=make_optimizer(args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay),
-        learning_rate=partial(
-            learning_rate,
-            lr=args.lr,
-            scheduler=args.scheduler,
+    facts = {
+        **facts,
+        "args": vars(args),
+        "arch": args.arch,
+        "train_images": train_loader.num_images,
+        "val_images": val_loader.num_images,
+        "seed": args.seed,
+        "device": device_name(device),
+    }
+    same = ("script", "classes", "train_images", "val_images", "parent_sha256")
+    config = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
+    config |= {key: facts[key] for key in same} | {"processes": distributed.world_size()}
+    record = Record(path, keep=args.keep, facts=facts)
+    state = RunState(path, config=config, save_minutes=args.save_minutes)
+    with stoppable(state):
+        fit(
+            model,
+            train_loader,
+            val_loader,
             epochs=args.max_epoch,
-            steps_per_epoch=len(train_loader),
             max_steps=args.max_steps,
-            warmup_epochs=args.warmup_epochs,
-        ),
-        precision=choose_precision(args.amp, device),
-        device=device,
-        seed=args.seed,
-        val_interval=args.val_interval,
-        log_interval=args.log_interval,
-        record=record,
-    )
+            optimizer=make_optimizer(
+                args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay
+            ),
+            learning_rate=partial(
+                learning_rate,
+                lr=args.lr,
+                scheduler=args.scheduler,
+                epochs=args.max_epoch,
+                steps_per_epoch=len(train_loader),
+                max_steps=args.max_steps,
+                warmup_epochs=args.warmup_epochs,
+            ),
+            precision=choose_precision(args.amp, device),
+            accumulate=args.accumulate,
+            compiled=args.compile,
+            device=device,
+            seed=args.seed,
+            val_interval=args.val_interval,
+            log_interval=args.log_interval,
+            record=record,
+            state=state,
+            resume=args.resume,
+        )
     return list(record.kept)

@@ -1,134 +1,237 @@
-"""What a run leaves on disk: the kept parameters, X.csv (a row per epoch) and X.json."""
+"""The state of an unfinished run: the file to resume from, the lock, the signals that end it."""
 
-import csv
-import io
+import contextlib
 import json
-import platform
-import sys
+import os
+import signal
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import torch
-
 from models import checkpoint
-from safe_io import atomic_write
+from safe_io import InputError, Interrupted, atomic_path, say, warn
 
-COLUMNS = (
-    "epoch",
-    "step",
-    "lr",
-    "sum_lr",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "images_per_s",
-    "seconds",
-)
+from . import distributed
+from .record import beside
+
+# What may differ between a run and its continuation: it changes no number on the same device.
+MAY_CHANGE = {
+    "a",
+    "b",
+    "r",
+    "data_dir",
+    "device",
+    "log_interval",
+    "num_workers",
+    "overwrite",
+    "resume",
+    "save_minutes",
+}
 
 
-def beside(path: Path, ending: str) -> Path:
-    """The file of the same run beside the checkpoint: X.pth and ".csv" give X.csv."""
-    return path.with_name(path.name.removesuffix(".pth") + ending)
+class RunState:
+    """Saves and loads X.resume, and remembers that the run is asked to stop.
 
-
-class Record:
-    """Keeps the parameters that a run is for, and the account of it.
-
-    X.csv is on disk when an epoch ends. X.pth is replaced only when a state to keep is complete,
-    and X.json together with it, so that the JSON speaks of the file beside it. With keep="both",
-    X.pth and X.json are of the best epoch, X_last.pth and X_last.json of the last.
-
-    facts: what is known before training (script, args, arch, classes, train_images, val_images,
-        seed, parent_sha256, device). Accuracies are per cent.
+    The previous state is kept as X.resume.prev, for a new one that turns out to be cut short.
+    config: what must be the same when the run goes on. collect: gives the content of the file.
     """
 
-    def __init__(self, path: Path, *, keep: str, facts: Mapping[str, Any]) -> None:
-        self.path = path
-        self.keep = keep
-        self.facts = dict(facts)
-        self.rows: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}
-        # Checkpoint -> (its row, its SHA-256, "best" or "last").
-        self.kept: dict[Path, tuple[dict[str, Any], str, str]] = {}
-        self.start = time.monotonic()
-        if path.exists():
-            print(f"{path} exists; it is replaced when the first epoch to keep is complete")
+    def __init__(self, path: Path, *, config: Mapping[str, Any], save_minutes: float) -> None:
+        self.file = beside(path, ".resume")
+        self.previous = beside(path, ".resume.prev")
+        self.config = json.loads(json.dumps(dict(config)))
+        self.save_seconds = 60 * save_minutes
+        self.last_save = time.monotonic()
+        self.stop_signal: int | None = None
 
-    def add(self, row: dict[str, Any], state_dict: Mapping, *, unreadable: int, last: bool) -> None:
-        """Account for one epoch.
+    def is_due(self) -> bool:
+        """Whether to save now, in the middle of an epoch."""
+        late = time.monotonic() - self.last_save >= self.save_seconds
+        return late or self.stop_signal is not None
 
-        row: the columns of X.csv, None where nothing was measured. unreadable: images so far that
-        could not be decoded. last: whether the run ends here.
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Write the state, whole or not at all; what was there becomes the previous state."""
+        with atomic_path(self.file) as temporary:
+            checkpoint.save(temporary, {"config": self.config, **content})
+            if self.file.exists():
+                os.replace(self.file, self.previous)
+        self.last_save = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that is whole, None where there is none.
+
+        Raises InputError where both are damaged, or where the command line is another than that
+        of the run.
         """
-        self.rows.append(row)
-        if row["val_acc"] is not None and row["val_acc"] > self.best.get("val_acc", -1):
-            self.best = row
-            if self.keep != "last":
-                self.keep_parameters(self.path, "best", state_dict, unreadable)
-        if last and self.keep != "best":
-            path = beside(self.path, "_last.pth") if self.keep == "both" else self.path
-            self.keep_parameters(path, "last", state_dict, unreadable)
-        atomic_write(beside(self.path, ".csv"), self.as_csv())
-        if last:
-            for path in self.kept:
-                self.write_json(path, unreadable, finished=True)
+        files = [file for file in (self.file, self.previous) if file.exists()]
+        for file in files:
+            try:
+                content = checkpoint.unpickle(file)
+                config = content["config"]
+            except (InputError, KeyError, TypeError):
+                warn(f"{file} is damaged" + ("; going back to the one before" * (file == files[0])))
+                continue
+            self.check(config)
+            return content
+        if files:
+            raise InputError(
+                f"no state to resume from in {self.file}; add --overwrite to begin anew"
+            )
+        return None
 
-    def keep_parameters(self, path: Path, kept: str, state_dict: Mapping, unreadable: int) -> None:
-        """Write the parameters of the newest row, and the JSON that describes them."""
-        self.kept[path] = (self.rows[-1], checkpoint.write(path, state_dict), kept)
-        self.write_json(path, unreadable, finished=False)
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise InputError naming the first setting that is not that of the run."""
+        for key in {**config, **self.config}:
+            old, new = config.get(key), self.config.get(key)
+            if old != new:
+                raise InputError(
+                    f"{self.file} is of a run with another {key} ({old}, now {new}); give the same "
+                    "command, or start anew with --overwrite"
+                )
 
-    def write_json(self, path: Path, unreadable: int, *, finished: bool) -> None:
-        """Write X.json for the checkpoint X.pth."""
-        row, sha256, kept = self.kept[path]
-        now = self.rows[-1]
-        description = {
-            **self.facts,
-            "unreadable": unreadable,
-            "epochs": now["epoch"],
-            "steps": now["step"],
-            "sum_lr": now["sum_lr"],
-            "kept": kept,
-            "kept_epoch": row["epoch"],
-            "best_epoch": self.best.get("epoch"),
-            "best_val_acc": self.best.get("val_acc"),
-            "last_val_acc": now["val_acc"],
-            "val_acc": row["val_acc"],
-            "train_loss": row["train_loss"],
-            "sha256": sha256,
-            "versions": versions(),
-            "seconds": round(time.monotonic() - self.start, 1),
-            "finished": finished,
-        }
-        atomic_write(beside(path, ".json"), json.dumps(description, indent=1) + "\n")
-
-    def as_csv(self) -> str:
-        """All rows so far; numbers in full precision, empty cells where nothing was measured."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+    def remove(self) -> None:
+        """Delete both files: the run is finished, or begins anew."""
+        for file in (self.file, self.previous):
+            file.unlink(missing_ok=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    import numpy
-    import torchvision
+@contextlib.contextmanager
+def run_of(path: Path, *, resume: bool, overwrite: bool) -> Iterator[bool]:
+    """Hold the lock of X.pth; give whether there is anything to train for it.
 
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
-    }
+    Of several processes the first decides and locks. Raises InputError as `locked` and `begin` do.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def decide() -> bool:
+            stack.enter_context(locked(path))
+            return begin(path, resume=resume, overwrite=overwrite)
+
+        yield distributed.on_first(decide)
+    # Not after an error: the other processes may be waiting for this one, and torchrun ends them.
+    distributed.stop()
 
 
-def device_name(device: torch.device) -> str:
-    """The device in words, for the record."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads, {sys.platform})"
+def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether there is anything to train for X.pth; with `overwrite` the old state is deleted.
+
+    Raises InputError for an unfinished run that the command line does not speak of.
+    """
+    state = [beside(path, ending) for ending in (".resume", ".resume.prev")]
+    unfinished = [file for file in state if file.exists()]
+    if unfinished and not resume and not overwrite:
+        raise InputError(
+            f"{unfinished[0]} is of an unfinished run; add --resume to go on, or --overwrite to "
+            "begin anew"
+        )
+    if overwrite and not resume:
+        for file in unfinished:
+            file.unlink()
+    if resume and not unfinished:
+        if is_finished(path):
+            say(f"{path} is finished; nothing to do")
+            return False
+        say(f"no {state[0]} to resume from; starting anew")
+    return True
+
+
+def is_finished(path: Path) -> bool:
+    """Whether X.json says so, and speaks of the X.pth that is there."""
+    try:
+        record = json.loads(beside(path, ".json").read_text(encoding="utf-8"))
+        return record["finished"] and record["sha256"] == checkpoint.sha256(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def stoppable(state: RunState) -> Iterator[None]:
+    """Let SIGINT and SIGTERM ask `state` to stop; a second signal stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if state.stop_signal is not None:
+            raise Interrupted("stopped at once; --resume goes on from the last state", number)
+        state.stop_signal = number
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold X.lock while a run writes X.pth. Raises InputError while another run holds it.
+
+    A lock file and not flock, which the processes that load images would inherit.
+    """
+    file = beside(path, ".lock")
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_time(os.getpid())}
+    for _ in range(2):
+        try:
+            with open(file, "x", encoding="utf-8") as lock:
+                json.dump(me, lock)
+            break
+        except FileExistsError:
+            holder = read_lock(file)
+            if is_running(holder):
+                raise InputError(
+                    f"{path} is being written by process {holder.get('pid')} on "
+                    f"{holder.get('host')}; wait for it, give another name, or remove {file} if "
+                    "that process is gone"
+                ) from None
+            file.unlink(missing_ok=True)
+    else:
+        raise InputError(f"another run has just taken {file}; give another name")
+    try:
+        yield
+    finally:
+        if read_lock(file) == me:
+            file.unlink(missing_ok=True)
+
+
+def read_lock(file: Path) -> dict[str, Any]:
+    """Who holds the lock; {} for a file that does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def is_running(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that holds a lock still runs; yes for one on another host."""
+    if not holder:
+        return False
+    if holder.get("host") != socket.gethostname():
+        return True
+    started = start_time(int(holder.get("pid", 0)))
+    return started is not None and started == holder.get("started")
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started (ticks since boot), None for one that is gone or a zombie.
+
+    It tells a process from a later one with the same number. Without /proc: only whether there is
+    such a process.
+    """
+    try:
+        # The second field, the name, is in parentheses and may hold blanks.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except OSError:
+        if Path("/proc/self").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return "unknown"
+    except (OSError, ValueError):
+        return None
+    return "unknown"

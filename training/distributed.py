@@ -1,0 +1,89 @@
+"""Several processes under torchrun: who writes, and sums over all of them.
+
+Without torchrun there is one process and every function here does nothing to its numbers.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the process group that torchrun describes, if it does; return this process's device."""
+    if "RANK" not in os.environ or distributed.is_initialized():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process; the one with 0 writes and prints."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with its gradients averaged over the processes.
+
+    Statistics of BatchNorm stay those of each process, see `share_buffers`.
+    """
+    if world_size() == 1:
+        return model
+    ids = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first, so that what is evaluated is what is saved."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def on_first(function: Callable[[], Any]) -> Any:
+    """Call `function` in the first process; return its result in all."""
+    result = [function() if rank() == 0 else None]
+    if world_size() > 1:
+        distributed.broadcast_object_list(result)
+    return result[0]
+
+
+def sum_up(*numbers: Tensor) -> list[Tensor]:
+    """Each number summed over the processes."""
+    if world_size() == 1:
+        return list(numbers)
+    summed = [number.clone() for number in numbers]
+    for number in summed:
+        distributed.all_reduce(number)
+    return summed
+
+
+def wait_for_all() -> None:
+    """Return when all processes are here."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
+def union(names: list[str]) -> list[str]:
+    """The sorted names that any process has."""
+    if world_size() == 1:
+        return names
+    gathered: list = [None] * world_size()
+    distributed.all_gather_object(gathered, names)
+    return sorted({name for part in gathered for name in part})

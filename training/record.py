@@ -1,0 +1,158 @@
+"""What a run leaves on disk: the kept parameters, X.csv (a row per epoch) and X.json."""
+
+import csv
+import io
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import checkpoint
+from safe_io import InputError, atomic_write
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "sum_lr",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "images_per_s",
+    "seconds",
+)
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The file of the same run beside the checkpoint: X.pth and ".csv" give X.csv."""
+    return path.with_name(path.name.removesuffix(".pth") + ending)
+
+
+class Record:
+    """Keeps the parameters that a run is for, and the account of it.
+
+    X.csv is on disk when an epoch ends. X.pth is replaced only when a state to keep is complete,
+    and X.json together with it, so that the JSON speaks of the file beside it. With keep="both",
+    X.pth and X.json are of the best epoch, X_last.pth and X_last.json of the last.
+
+    facts: what is known before training (script, args, arch, classes, train_images, val_images,
+        seed, parent_sha256, device). Accuracies are per cent.
+    """
+
+    def __init__(self, path: Path, *, keep: str, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        self.keep = keep
+        self.facts = dict(facts)
+        self.rows: list[dict[str, Any]] = []
+        # Checkpoint -> (epoch that it is of, its SHA-256, "best" or "last").
+        self.kept: dict[Path, tuple[int, str, str]] = {}
+        self.start = time.monotonic()
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """Row of the first epoch with the highest validation accuracy; {} before there is one."""
+        validated = [row for row in self.rows if row["val_acc"] is not None]
+        return max(validated, key=lambda row: row["val_acc"], default={})
+
+    def write(self, state_dict: Mapping, *, unreadable: int, last: bool) -> None:
+        """Bring the files up to date with the epoch of the newest row.
+
+        state_dict: parameters and buffers at its end. unreadable: images so far that could not be
+        decoded. last: whether the run ends here. Writing twice for one epoch does no harm.
+        """
+        if self.keep != "last" and self.best is self.rows[-1]:
+            self.keep_parameters(self.path, "best", state_dict, unreadable)
+        if last and self.keep != "best":
+            path = beside(self.path, "_last.pth") if self.keep == "both" else self.path
+            self.keep_parameters(path, "last", state_dict, unreadable)
+        atomic_write(beside(self.path, ".csv"), self.as_csv())
+        if last:
+            for path in self.kept:
+                self.write_json(path, unreadable, finished=True)
+
+    def keep_parameters(self, path: Path, kept: str, state_dict: Mapping, unreadable: int) -> None:
+        """Write the parameters of the newest row, and the JSON that describes them."""
+        sha256 = checkpoint.write(path, state_dict)
+        self.kept[path] = (self.rows[-1]["epoch"], sha256, kept)
+        self.write_json(path, unreadable, finished=False)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, in plain types."""
+        kept = {path.name: value for path, value in self.kept.items()}
+        return {"rows": self.rows, "kept": kept, "seconds": time.monotonic() - self.start}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises InputError where a file kept earlier is no longer there as it was.
+        """
+        self.rows = [dict(row) for row in state["rows"]]
+        self.start = time.monotonic() - state["seconds"]
+        for name, (epoch, sha256, kept) in state["kept"].items():
+            path = self.path.with_name(name)
+            self.kept[path] = (epoch, sha256, kept)
+            # The newest epoch is written again in any case.
+            newest = epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
+            if not newest and not (path.is_file() and checkpoint.sha256(path) == sha256):
+                raise InputError(
+                    f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
+                    "start anew with --overwrite"
+                )
+
+    def write_json(self, path: Path, unreadable: int, *, finished: bool) -> None:
+        """Write X.json for the checkpoint X.pth."""
+        epoch, sha256, kept = self.kept[path]
+        row, now, best = self.rows[epoch - 1], self.rows[-1], self.best
+        description = {
+            **self.facts,
+            "unreadable": unreadable,
+            "epochs": now["epoch"],
+            "steps": now["step"],
+            "sum_lr": now["sum_lr"],
+            "kept": kept,
+            "kept_epoch": row["epoch"],
+            "best_epoch": best.get("epoch"),
+            "best_val_acc": best.get("val_acc"),
+            "last_val_acc": now["val_acc"],
+            "val_acc": row["val_acc"],
+            "train_loss": row["train_loss"],
+            "sha256": sha256,
+            "versions": versions(),
+            "seconds": round(time.monotonic() - self.start, 1),
+            "finished": finished,
+        }
+        atomic_write(beside(path, ".json"), json.dumps(description, indent=1) + "\n")
+
+    def as_csv(self) -> str:
+        """All rows so far; numbers in full precision, empty cells where nothing was measured."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    import numpy
+    import torchvision
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for the record."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads, {sys.platform})"
