@@ -7,6 +7,7 @@ epoch was interrupted. The global random generators are not touched.
 
 import signal
 from collections.abc import Iterator
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -14,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from safe_io import InputError, warn
 
-from .images import ImageArray, ImageFiles, Unreadable
+from .images import Images, Unreadable
 from .transforms import augment, generator_for, normalize
 
 MAX_UNREADABLE = 0.01
 
 
 def make_loader(
-    dataset: ImageFiles | ImageArray,
+    dataset: Images,
     *,
     batch_size: int,
     seed: int,
@@ -72,7 +73,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: ImageFiles | ImageArray,
+        dataset: Images,
         order: "BatchOrder",
         *,
         seed: int,
@@ -135,7 +136,7 @@ class Loader:
                 raise batch
             images, labels, unreadable = batch
             self._report(unreadable)
-            if len(labels):
+            if images is not None:
                 images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
                 yield normalize(images), labels.to(self.device, non_blocking=True)
 
@@ -207,58 +208,55 @@ class BatchOrder(Sampler):
 class Batches(Dataset):
     """The data set as a worker sees it: an item is a whole batch.
 
-    (images uint8 [N, s, s, 3], labels int64 [N], unreadable path -> reason) for (epoch, indices).
+    (images uint8 [N, s, s, 3] or None, labels int64 [N], unreadable path -> reason) for (epoch,
+    indices).
     An InputError is returned, not raised: DataLoader would bury its line in a traceback.
     """
 
-    def __init__(self, dataset: ImageFiles | ImageArray, *, seed: int, train: bool) -> None:
+    def __init__(self, dataset: Images, *, seed: int, train: bool) -> None:
         self.dataset = dataset
         self.seed = seed
         self.train = train
 
     def __getitem__(
         self, key: tuple[int, list[int]]
-    ) -> tuple[Tensor, Tensor, dict[str, str]] | InputError:
+    ) -> tuple[Tensor | None, Tensor, dict[str, str]] | InputError:
         epoch, indices = key
-        size = self.dataset.image_size
-        images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
-        labels = torch.empty(len(indices), dtype=torch.int64)
-        unreadable: dict[str, str] = {}
-        count = 0
-        for index in indices:
+        images = self.dataset.images(indices)
+        unreadable = {image.path: image.reason for image in images if isinstance(image, Unreadable)}
+        if self.train:
             try:
-                image, label = self.read(index, unreadable)
-            except Unreadable:
-                continue
+                images = [
+                    self.substitute(index, unreadable) if isinstance(image, Unreadable) else image
+                    for index, image in zip(indices, images, strict=True)
+                ]
             except InputError as error:
                 return error
-            if self.train:
-                image = augment(image, seed=self.seed, epoch=epoch, index=index)
-            images[count] = image.permute(1, 2, 0)
-            labels[count] = label
-            count += 1
-        return images[:count], labels[:count], unreadable
+            images = [
+                augment(image, seed=self.seed, epoch=epoch, index=index)
+                for index, image in zip(indices, images, strict=True)
+            ]
+        elif unreadable:
+            readable = [not isinstance(image, Unreadable) for image in images]
+            indices, images = list(compress(indices, readable)), list(compress(images, readable))
+        # The images are views of [H, W, 3] memory, which is the quick order to copy in.
+        batch = torch.stack([image.permute(1, 2, 0) for image in images]) if images else None
+        return batch, self.dataset.labels[indices], unreadable
 
-    def read(self, index: int, unreadable: dict[str, str]) -> tuple[Tensor, int]:
-        """Item `index`, or in training the next readable of its class; failures are noted.
+    def substitute(self, index: int, unreadable: dict[str, str]) -> Tensor:
+        """The next readable image of the class of image `index`; failures are noted.
 
-        Raises Unreadable in validation, InputError if the class has no readable image.
+        Raises InputError if there is none.
         """
-        try:
-            return self.dataset[index]
-        except Unreadable as error:
-            path, reason = error.args
-            unreadable[path] = reason
-            if not self.train:
-                raise
         labels = self.dataset.labels
         same = (labels == labels[index]).nonzero().flatten().tolist()
         place = same.index(index)
         for other in same[place + 1 :] + same[:place]:
-            try:
-                return self.dataset[other]
-            except Unreadable as error:
-                unreadable[error.args[0]] = error.args[1]
+            (image,) = self.dataset.images([other])
+            if not isinstance(image, Unreadable):
+                return image
+            unreadable[image.path] = image.reason
+        path, reason = next(iter(unreadable.items()))
         raise InputError(f"no image of a class can be read, such as {path}: {reason}")
 
 

@@ -42,14 +42,17 @@ def make(
     comment=b"",
     crc=None,
     size=None,
+    junk=b"",
 ):
     """The parts of an archive, as Info-ZIP lays them out but cut anywhere, inside headers too.
 
     `names`: each holds `content`. `crc` and `size` replace the true ones in the directory.
     `zip64`: the numbers that may be wide are all ones, and are in the ZIP64 records instead.
+    `junk`: follows the packed bytes and is counted as part of them.
     """
     deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflater.compress(content) + deflater.flush() if method == 8 else content
+    packed += junk
     crc = zlib.crc32(content) if crc is None else crc
     size = len(content) if size is None else size
     flags |= 8 * descriptor
@@ -127,6 +130,16 @@ def refusal(archive, target=None):
     return message
 
 
+def peak_memory(archive, target):
+    """The most bytes that Python held while joining."""
+    tracemalloc.start()
+    try:
+        split_zip.join(archive, target)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 # Every cut from one byte past the marker on, so that each header lies across parts somewhere.
 @pytest.mark.parametrize("part_size", [5, 7, 16, 31, 47, 64, 100, 1000, 10**6])
 @pytest.mark.parametrize("method", [0, 8])
@@ -141,6 +154,14 @@ def test_round_trip(tmp_path, part_size, method, descriptor, zip64):
 @pytest.mark.parametrize("part_size", [None, 50])
 def test_contents_of_any_size(tmp_path, content, part_size):
     assert joined(store(tmp_path, make(content, part_size))) == content
+
+
+# Zeros take few bits, so zlib has read all input while output beyond a full block is still to come.
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 20, 100, 200, 258, 300])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_contents_that_end_near_a_block(tmp_path, blocks, beyond):
+    content = bytes(blocks * split_zip.BLOCK + beyond)
+    assert joined(store(tmp_path, make(content, 500))) == content
 
 
 def test_comment_and_suffix_in_capitals(tmp_path):
@@ -356,14 +377,14 @@ def test_target_that_cannot_be_written(tmp_path):
 )
 def test_memory_is_bounded(tmp_path, content, method):
     archive = store(tmp_path, make(content, (10 << 20) if method == 0 else 9999, method=method))
-    tracemalloc.start()
-    try:
-        split_zip.join(archive, tmp_path / "X.pth")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 4 << 20
+    assert peak_memory(archive, tmp_path / "X.pth") < 4 << 20
     assert (tmp_path / "X.pth").read_bytes() == content
+
+
+def test_bytes_after_the_end_of_the_deflated_stream_are_not_kept(tmp_path):
+    archive = store(tmp_path, make(junk=bytes(20 << 20)))
+    assert peak_memory(archive, tmp_path / "X.pth") < 4 << 20
+    assert (tmp_path / "X.pth").read_bytes() == CONTENT
 
 
 def test_sizes_beyond_4_gb(tmp_path, monkeypatch):

@@ -289,14 +289,6 @@ def test_loss_that_is_not_finite_names_its_first_iteration_and_saves_nothing(tmp
     assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
 
 
-def test_existing_file_is_announced_and_replaced(tmp_path, capsys):
-    path = tmp_path / "x.pth"
-    path.write_bytes(b"old")
-    run_fit(small_network(), Batches(random_batches()), Batches(random_batches()), path)
-    assert f"{path} exists" in capsys.readouterr().out
-    assert set(torch.load(path)) == set(small_network().state_dict())
-
-
 def test_log_interval_prints_iterations_only_when_asked(tmp_path, capsys):
     batches = random_batches(4)
     for interval, lines in ((None, 0), (2, 4)):

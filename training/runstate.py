@@ -135,6 +135,8 @@ def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
             say(f"{path} is finished; nothing to do")
             return False
         say(f"no {state[0]} to resume from; starting anew")
+    if path.exists() and not (resume and unfinished):
+        say(f"{path} exists; it is replaced when the first epoch to keep is complete")
     return True
 
 

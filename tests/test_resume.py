@@ -1,0 +1,352 @@
+"""An interrupted run goes on as if nothing had happened: the same numbers, bit for bit."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import CPU, Batches, random_batches, read_csv, small_network
+
+from models import checkpoint
+from safe_io import InputError, Interrupted
+from training.engine import fit
+from training.record import Record, beside
+from training.runstate import RunState, begin, is_running, locked, start_time
+from training.schedule import learning_rate, make_optimizer
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the code under test catches it."""
+
+
+def train(path, *, resume=False, kill=None, save_minutes=10, epochs=3, signal_at=None, **options):
+    """Train a network with dropout; `kill(run)` is asked after every step."""
+    model = small_network()
+    train_loader = Batches(random_batches(4))
+    val_loader = Batches(random_batches(2, seed=1))
+    record = Record(path, keep=options.pop("keep", "both"), facts={"classes": ["a", "b", "c"]})
+    state = RunState(path, config=options.pop("config", {}), save_minutes=save_minutes)
+    steps = 0
+    is_due = state.is_due
+
+    def is_due_or_killed():
+        nonlocal steps
+        steps += 1
+        if steps == signal_at:
+            state.stop_signal = signal.SIGTERM
+        due = is_due()
+        if kill is not None and steps == kill:
+            raise Killed
+        return due
+
+    state.is_due = is_due_or_killed
+    fit(
+        model,
+        train_loader,
+        val_loader,
+        epochs=epochs,
+        max_steps=options.pop("max_steps", None),
+        optimizer=make_optimizer("sgd", model, lr=0.1, weight_decay=1e-4),
+        learning_rate=partial(
+            learning_rate, lr=0.1, scheduler="cosine", epochs=epochs, steps_per_epoch=4
+        ),
+        precision=options.pop("precision", None),
+        accumulate=options.pop("accumulate", 1),
+        compiled=False,
+        device=CPU,
+        seed=0,
+        val_interval=1,
+        log_interval=None,
+        record=record,
+        state=state,
+        resume=resume,
+    )
+    return model.state_dict()
+
+
+def outputs(path):
+    """Everything that a run leaves, without what depends on the clock."""
+    rows = read_csv(path)
+    for row in rows:
+        del row["images_per_s"], row["seconds"]
+    records = {}
+    for ending in (".json", "_last.json"):
+        record = json.loads(beside(path, ending).read_text())
+        del record["seconds"]
+        records[ending] = record
+    return rows, records
+
+
+def assert_same_run(path, straight):
+    assert outputs(path) == outputs(straight)
+    for ending in (".pth", "_last.pth"):
+        a, b = torch.load(beside(path, ending)), torch.load(beside(straight, ending))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert checkpoint.sha256(beside(path, ending)) == checkpoint.sha256(
+            beside(straight, ending)
+        )
+    assert not list(path.parent.glob("*.resume*"))
+    assert not list(path.parent.glob(".*tmp"))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    path = tmp_path_factory.mktemp("straight") / "x.pth"
+    train(path)
+    return path
+
+
+# Six chances an epoch: after each of four steps, after each of two validation batches.
+@pytest.mark.parametrize("kill", [1, 2, 4, 5, 6, 7, 10, 12, 18])
+@pytest.mark.parametrize("save_minutes", [10, 0])
+def test_killed_run_goes_on_bit_for_bit(tmp_path, straight, kill, save_minutes):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=kill, save_minutes=save_minutes)
+    if kill > (1 if save_minutes == 0 else 6):
+        assert beside(path, ".resume").exists()
+    train(path, resume=True, save_minutes=save_minutes)
+    assert_same_run(path, straight)
+
+
+@pytest.mark.parametrize("signal_at", [1, 5, 6, 10, 18])
+def test_signal_saves_in_mid_epoch_and_says_how_to_go_on(tmp_path, straight, signal_at):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Interrupted, match=r"--resume goes on from there") as interruption:
+        train(path, signal_at=signal_at)
+    assert interruption.value.number == signal.SIGTERM
+    train(path, resume=True)
+    assert_same_run(path, straight)
+
+
+def test_mid_epoch_state_holds_the_exact_place(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Interrupted):
+        train(path, signal_at=9)  # six calls belong to the first epoch
+    counters = torch.load(beside(path, ".resume"))["counters"]
+    assert (counters["epoch"], counters["batches"], counters["step"]) == (1, 3, 7)
+    assert counters["sum_lr"] == pytest.approx(4 * 0.1 + 3 * 0.075)
+
+
+@pytest.mark.parametrize("point", ["epoch", "mid"])
+def test_state_cut_short_gives_way_to_the_one_before(tmp_path, straight, point, capsys):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=15 if point == "epoch" else 10, save_minutes=10 if point == "epoch" else 0)
+    state = beside(path, ".resume")
+    state.write_bytes(state.read_bytes()[:-500])
+    train(path, resume=True)
+    assert "going back to the one before" in capsys.readouterr().err
+    assert_same_run(path, straight)
+
+
+def test_two_damaged_states_are_an_error_and_stay(tmp_path):
+    path = tmp_path / "x.pth"
+    for ending in (".resume", ".resume.prev"):
+        beside(path, ending).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"no state to resume from .* --overwrite"):
+        train(path, resume=True)
+    assert beside(path, ".resume").read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_kill_between_state_and_outputs_of_an_epoch(tmp_path, straight, monkeypatch, epoch):
+    path = tmp_path / "x.pth"
+    original = Record.write
+    writes = []
+
+    def kill(self, *args, **options):
+        writes.append(1)
+        if len(writes) == epoch:
+            raise Killed
+        return original(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "write", kill)
+        with pytest.raises(Killed):
+            train(path)
+    train(path, resume=True)
+    assert_same_run(path, straight)
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=10, config={"lr": 0.1, "max_epoch": 3})
+    with pytest.raises(InputError, match=r"another max_epoch \(3, now 5\)"):
+        train(path, resume=True, config={"lr": 0.1, "max_epoch": 5})
+    train(path, resume=True, config={"lr": 0.1, "max_epoch": 3})
+
+
+def test_kept_file_that_has_changed_is_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=16, keep="best")
+    kept = json.loads(beside(path, ".json").read_text())["kept_epoch"]
+    state = torch.load(beside(path, ".resume"))
+    if kept == state["record"]["rows"][-1]["epoch"]:
+        pytest.skip("the newest epoch is the best, and is written again")
+    path.write_bytes(b"changed")
+    with pytest.raises(InputError, match="is not the file that the run kept at epoch"):
+        train(path, resume=True, keep="best")
+
+
+def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=8)
+    before = beside(path, ".resume").read_bytes()
+
+    def no_space(content, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", no_space)
+        with pytest.raises(InputError, match="No space left on device"):
+            train(path, resume=True)
+    assert beside(path, ".resume").read_bytes() == before
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_states_load_without_running_code(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=10, save_minutes=0)
+    for file in (path, beside(path, ".resume"), beside(path, ".resume.prev")):
+        torch.load(file, weights_only=True)
+
+
+def test_not_finite_loss_is_found_before_it_gets_into_the_state(tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=7)
+    before = beside(path, ".resume").read_bytes()
+    batches = random_batches(4)
+    batches[3][0][:] = float("nan")
+    monkeypatch.setattr("test_resume.random_batches", lambda *a, **k: batches)
+    with pytest.raises(InputError, match="not finite since epoch 2, iteration 4"):
+        train(path, resume=True, save_minutes=0.0001)
+    assert torch.load(beside(path, ".resume"))["counters"]["batches"] <= 3
+    assert before
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path, accumulate):
+    """Without BatchNorm, whose statistics are those of the parts, nothing but rounding differs."""
+    finals = []
+    for parts in (1, accumulate):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        loader = Batches(random_batches(3, size=7))
+        fit(
+            model,
+            loader,
+            loader,
+            epochs=1,
+            max_steps=None,
+            optimizer=make_optimizer("sgd", model, lr=0.1, weight_decay=0),
+            learning_rate=lambda step: 0.1,
+            precision=None,
+            accumulate=parts,
+            compiled=False,
+            device=CPU,
+            seed=0,
+            val_interval=1,
+            log_interval=None,
+            record=Record(tmp_path / "x.pth", keep="last", facts={}),
+            state=RunState(tmp_path / "x.pth", config={}, save_minutes=10),
+            resume=False,
+        )
+        finals.append((model[1].weight, read_csv(tmp_path / "x.pth")[0]["train_acc"]))
+    assert torch.allclose(finals[0][0], finals[1][0], atol=1e-6)
+    assert finals[0][1] == finals[1][1]
+
+
+def test_fp16_scale_survives_an_interruption(tmp_path):
+    straight, path = tmp_path / "straight.pth", tmp_path / "x.pth"
+    train(straight, precision=torch.float16)
+    with pytest.raises(Killed):
+        train(path, precision=torch.float16, kill=10, save_minutes=0)
+    scale = torch.load(beside(path, ".resume"))["scaler"]["scale"]
+    assert scale != 65536  # the first steps are skipped and halve it
+    train(path, precision=torch.float16, resume=True)
+    assert outputs(path) == outputs(straight)
+
+
+class TestBegin:
+    def test_unfinished_state_needs_a_decision(self, tmp_path):
+        path = tmp_path / "x.pth"
+        state = beside(path, ".resume")
+        state.write_bytes(b"state")
+        with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
+            begin(path, resume=False, overwrite=False)
+        assert state.exists()
+        assert begin(path, resume=True, overwrite=False)
+        assert state.exists()
+        assert begin(path, resume=False, overwrite=True)
+        assert not state.exists()
+
+    def test_finished_run_is_left_alone(self, tmp_path, capsys):
+        path = tmp_path / "x.pth"
+        train(path)
+        assert not begin(path, resume=True, overwrite=False)
+        assert "is finished; nothing to do" in capsys.readouterr().out
+        assert begin(path, resume=False, overwrite=False)
+        assert "exists; it is replaced when" in capsys.readouterr().out
+
+    def test_nothing_to_resume_is_said(self, tmp_path, capsys):
+        assert begin(tmp_path / "x.pth", resume=True, overwrite=False)
+        assert "to resume from; starting anew" in capsys.readouterr().out
+
+
+class TestLock:
+    def test_second_run_is_refused_while_the_first_runs(self, tmp_path):
+        path = tmp_path / "x.pth"
+        with locked(path):
+            with (
+                pytest.raises(InputError, match=f"process {os.getpid()} on {socket.gethostname()}"),
+                locked(path),
+            ):
+                pass
+            assert beside(path, ".lock").exists()
+        assert not beside(path, ".lock").exists()
+
+    @pytest.mark.parametrize(
+        "holder",
+        [
+            "",
+            "not json",
+            '{"host": "HOST", "pid": 999999999, "started": "1"}',
+            '{"host": "HOST", "pid": 1, "started": "another time"}',
+        ],
+    )
+    def test_stale_lock_is_taken_over(self, tmp_path, holder):
+        path = tmp_path / "x.pth"
+        beside(path, ".lock").write_text(holder.replace("HOST", socket.gethostname()))
+        with locked(path):
+            assert json.loads(beside(path, ".lock").read_text())["pid"] == os.getpid()
+
+    def test_zombie_holds_no_lock(self, tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        deadline = time.monotonic() + 10
+        while start_time(child.pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        holder = {"host": socket.gethostname(), "pid": child.pid, "started": "x"}
+        assert start_time(child.pid) is None
+        assert not is_running(holder)
+        child.wait()
+
+    def test_run_on_another_host_counts_as_running(self, tmp_path):
+        path = tmp_path / "x.pth"
+        beside(path, ".lock").write_text('{"host": "elsewhere", "pid": 1, "started": "1"}')
+        with pytest.raises(InputError, match="process 1 on elsewhere"), locked(path):
+            pass
+        assert Path(beside(path, ".lock")).exists()
