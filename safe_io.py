@@ -50,8 +50,8 @@ class Interrupted(KeyboardInterrupt):
 
 def ascii_line(text: object) -> str:
     """The text as one printable ASCII line (a file name may hold anything)."""
-    line = " ".join(str(text).splitlines())
-    return line.encode("ascii", "backslashreplace").decode("ascii")
+    line = " ".join(str(text).splitlines()).encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
 
 
 def run(main: Callable[[], int | None]) -> int:

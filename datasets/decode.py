@@ -81,7 +81,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         marker, length = struct.unpack_from(">HH", data, position)
         if marker in JPEG_FRAMES:
             return struct.unpack_from(">HH", data, position + 5)
-        if not 0xFFC0 <= marker <= 0xFFFE:
+        # 0xFFD0 ... 0xFFD9 have no length, and no place here.
+        if not 0xFFC0 <= marker <= 0xFFFE or 0xFFD0 <= marker <= 0xFFD9:
             return None
         position += 2 + length
     return None

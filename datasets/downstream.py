@@ -40,8 +40,7 @@ def read_batches(cifar: type, folder: Path) -> Found:
         train, val = here(folder, train=True), here(folder, train=False)
     except RuntimeError as error:
         raise InputError(
-            f"{first_damaged(cifar, folder)} (by its MD5 sum); remove {folder} and unpack "
-            f"{cifar.filename} again"
+            f"{first_damaged(cifar, folder)}; remove {folder} and unpack {cifar.filename} again"
         ) from error
     return Found(
         list(train.classes), Samples(train.data, train.targets), Samples(val.data, val.targets)
@@ -59,8 +58,8 @@ def first_damaged(cifar: type, folder: Path) -> str:
 
     for name, md5 in md5_sums(cifar).items():
         if not check_integrity(folder / name, md5):
-            state = "is damaged" if (folder / name).exists() else "is missing"
-            return f"{folder / name} {state}"
+            damaged = (folder / name).exists()
+            return f"{folder / name} is {'damaged (by its MD5 sum)' if damaged else 'missing'}"
     return f"{folder} is damaged"
 
 

@@ -8,7 +8,7 @@ links are followed. The training folders define the labels of both splits.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -134,14 +134,17 @@ def class_images(root: Path, *, may_be_empty: bool = False) -> dict[str, list[st
 def sub_folders(root: Path) -> list[str]:
     """Names of the visible folders in `root`, sorted; links back to `root` or above left out."""
     above = ancestors(root)
-    with os.scandir(root) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".")
-            and entry.is_dir()
-            and not (entry.is_symlink() and os.path.realpath(entry.path) in above)
-        )
+    try:
+        entries = list(os.scandir(root))
+    except OSError as error:
+        cannot_list(error)
+    return sorted(
+        entry.name
+        for entry in entries
+        if not entry.name.startswith(".")
+        and entry.is_dir()
+        and not (entry.is_symlink() and os.path.realpath(entry.path) in above)
+    )
 
 
 def images_below(folder: Path) -> list[str]:
@@ -171,7 +174,7 @@ def ancestors(folder: Path) -> set[str]:
     return {str(path) for path in (real, *real.parents)}
 
 
-def cannot_list(error: OSError) -> None:
+def cannot_list(error: OSError) -> NoReturn:
     """Raise InputError for a folder that cannot be listed; os.walk would pass over it."""
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 

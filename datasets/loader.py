@@ -208,9 +208,9 @@ class BatchOrder(Sampler):
 class Batches(Dataset):
     """The data set as a worker sees it: an item is a whole batch.
 
-    (images uint8 [N, s, s, 3] or None, labels int64 [N], unreadable path -> reason) for (epoch,
-    indices).
-    An InputError is returned, not raised: DataLoader would bury its line in a traceback.
+    For (epoch, indices) it is (images uint8 [N, s, s, 3] or None, labels int64 [N], unreadable
+    path -> reason). An InputError is returned, not raised: DataLoader would bury its line in a
+    traceback.
     """
 
     def __init__(self, dataset: Images, *, seed: int, train: bool) -> None:

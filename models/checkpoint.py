@@ -67,7 +67,7 @@ def locate(name: str) -> Path:
     if os.path.dirname(name) == "":
         places.insert(0, CKPT_DIR / name)
     for path in places:
-        archive = path.with_suffix(".zip")
+        archive = path.parent / f"{path.stem}.zip"
         # os.path, as pathlib raises OSError for a name that is too long.
         if not os.path.exists(path) and os.path.isfile(archive):
             split_zip.join(archive, path)
@@ -267,7 +267,13 @@ def save(path: Path, content: Any) -> None:
     """torch.save whose bytes depend on the content alone; raises OSError on a full disk."""
     # Given a path, torch writes the file's name into it, and reports a full disk as RuntimeError.
     with open(path, "wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # After a write that failed, torch misses those bytes and says only that.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def sha256(path: Path) -> str:

@@ -40,8 +40,8 @@ def test_exit_code_is_what_main_returns(returned, code):
 
 
 def test_input_error_is_one_line_and_exit_code_2(capsys):
-    assert run(raiser(InputError("no such\nfile: \u00e4\t\x1b[2J"))) == 2
-    assert capsys.readouterr() == ("", "error: no such file: \\xe4 \x1b[2J\n")
+    assert run(raiser(InputError("no such\nfile: \u00e4\x1b[2J"))) == 2
+    assert capsys.readouterr() == ("", "error: no such file: \\xe4\\x1b[2J\n")
 
 
 def test_interrupt_is_one_line_and_exit_code_130(capsys):
@@ -69,8 +69,9 @@ def test_reader_of_stdout_may_leave():
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a  b\n c", "a b c"),
+        ("a  b\nc\r\n", "a  b c"),
         ("\u03b8_r", "\\u03b8_r"),
+        ("\x1b[2J\t\x07", "\\x1b[2J\\x09\\x07"),
         (os.fsdecode(b"\xff.pth"), "\\udcff.pth"),
         (Path("x"), "x"),
     ],

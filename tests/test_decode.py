@@ -1,0 +1,151 @@
+"""Image files of every kind become uint8 RGB, and broken ones are refused."""
+
+import io
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import decode as module
+from datasets.decode import decode
+from datasets.images import ImageFiles, Unreadable
+
+GRADIENT = np.stack(np.meshgrid(range(0, 240, 10), range(0, 160, 10)), -1)
+RGB = Image.fromarray(np.dstack([GRADIENT, GRADIENT[..., :1]]).astype(np.uint8))
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pil(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(
+            2, 0, 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGB", "JPEG"),
+        ("L", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("L", "PNG"),
+        ("LA", "PNG"),
+        ("RGBA", "PNG"),
+        ("P", "PNG"),
+        ("1", "PNG"),
+        ("RGB", "BMP"),
+        ("CMYK", "TIFF"),
+        ("RGBA", "WEBP"),
+        ("RGB", "PPM"),
+        ("L", "PPM"),
+    ],
+)
+def test_every_mode_becomes_the_rgb_of_pil_without_warnings(mode, kind, recwarn):
+    image = RGB.convert(mode)
+    # A palette whose transparency is a table of bytes is what PIL warns about.
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}
+    data = encoded(image, kind, **options)
+    assert torch.equal(decode(data), pil(data))
+    assert len(recwarn) == 0
+
+
+def test_alpha_is_dropped_not_blended():
+    image = RGB.copy()
+    image.putalpha(0)
+    assert torch.equal(decode(encoded(image, "PNG")), decode(encoded(RGB, "PNG")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_greyscale_of_16_bits_is_scaled_not_clipped(kind):
+    levels = np.arange(256).reshape(16, 16)
+    image = decode(encoded(Image.fromarray((levels * 257).astype(np.uint16)), kind))
+    assert torch.equal(image, torch.from_numpy(levels).to(torch.uint8).expand(3, 16, 16))
+
+
+def test_orientation_in_the_metadata_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    plain, turned = encoded(RGB, "JPEG"), encoded(RGB, "JPEG", exif=exif)
+    assert plain != turned
+    assert torch.equal(decode(plain), decode(turned))
+
+
+def test_first_of_several_frames_is_taken():
+    data = encoded(RGB, "TIFF", save_all=True, append_images=[Image.new("RGB", RGB.size)])
+    assert torch.equal(decode(data), decode(encoded(RGB, "PNG")))
+
+
+def test_first_bytes_choose_the_decoder(tmp_path):
+    path = tmp_path / "really_a_png.JPEG"
+    path.write_bytes(encoded(RGB, "PNG"))
+    image, label = ImageFiles([str(path)], [3], image_size=16)[0]
+    assert (image.shape, image.dtype, label) == ((3, 16, 16), torch.uint8, 3)
+
+
+def test_pixels_are_the_same_without_the_decoder_of_torchvision(monkeypatch):
+    data = encoded(RGB, "JPEG")
+    expected = decode(data)
+    monkeypatch.setattr(module, "decode_jpeg", None)
+    assert torch.equal(decode(data), expected)
+
+
+def test_jpeg_that_torchvision_refuses_goes_to_pil(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("unsupported")
+
+    monkeypatch.setattr(module, "decode_jpeg", refuse)
+    data = encoded(RGB.convert("CMYK"), "JPEG")
+    assert torch.equal(decode(data), pil(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_more_pixels_than_the_limit_of_pil_are_refused(kind, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", RGB.width * RGB.height)
+    assert decode(encoded(RGB, kind)).shape == (3, RGB.height, RGB.width)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", RGB.width * RGB.height - 1)
+    with pytest.raises(ValueError, match="24 x 16 pixels are more than the limit of 383"):
+        decode(encoded(RGB, kind))
+
+
+def test_enormous_jpeg_is_refused_by_its_header_alone(monkeypatch):
+    data = bytearray(encoded(RGB, "JPEG", progressive=True))
+    struct.pack_into(">HH", data, data.index(b"\xff\xc2") + 5, 60000, 60000)
+
+    def never(*args, **kwargs):
+        pytest.fail("the image was decoded")
+
+    monkeypatch.setattr(module, "decode_jpeg", never)
+    with pytest.raises(ValueError, match="60000 x 60000 pixels"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>not found</html>", "not an image of a known format"),
+        (b"\xff\xd8\xff", "not an image"),
+        (encoded(RGB, "JPEG")[:400], "runcated"),
+        (encoded(RGB, "PNG")[:60], "runcated"),
+        (encoded(RGB, "TIFF")[:100], "."),
+        (None, "No such file"),
+    ],
+    ids=["empty", "text", "three bytes", "half a JPEG", "half a PNG", "part of a TIFF", "missing"],
+)
+def test_broken_files_are_unreadable_and_named(tmp_path, content, reason):
+    path = tmp_path / "broken image.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(Unreadable, match=reason) as caught:
+        ImageFiles([str(path)], [0], image_size=8)[0]
+    assert caught.value.path == str(path)
+    assert "object at 0x" not in caught.value.reason

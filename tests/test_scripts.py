@@ -1,0 +1,398 @@
+"""The two training scripts, and the three in sequence, on images drawn for the test."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import drawn_images
+import pytest
+import torch
+
+import cal_transferability
+import finetune
+import pretrain_on_ImageNet
+from models import build, checkpoint
+from safe_io import run
+from training.record import COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("--arch", "resnet50_w8", "--image_size", "32", "--num_workers", "0")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Folders task_a (gratings) and task_b (shapes) of a few classes."""
+    folder = tmp_path_factory.mktemp("images")
+    for task, name in (("gratings", "task_a"), ("shapes", "task_b")):
+        drawn_images.draw(folder / name, task=task, classes=4, train_per_class=60, val_per_class=15)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    """theta_r, theta_A, theta_FB of one run of steps 1 and 2 through the command line."""
+    out = tmp_path_factory.mktemp("trained")
+    steps = [
+        [
+            "pretrain_on_ImageNet.py",
+            *("--data_dir", images / "task_a", "--max_epoch", 4, "--batch_size", 20),
+            *("--lr", 0.05, "--scheduler", "cosine", "-r", out / "r.pth", "-a", out / "a.pth"),
+        ],
+        [
+            "finetune.py",
+            *("--dataset", "folder", "--data_dir", images / "task_b", "--max_epoch", 3),
+            *("--batch_size", 20, "-a", out / "a.pth", "-b", out / "b.pth"),
+        ],
+    ]
+    for script, *options in steps:
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *map(str, options), *SMALL],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        (out / f"{script}.log").write_text(done.stdout + done.stderr)
+    return out
+
+
+def call(module, *options):
+    """Exit code of a script's main, in this process."""
+    return run(lambda: module.main([str(option) for option in options]))
+
+
+def pretrain(images, out, *options, **changes):
+    settings = {"--max_epoch": 1, "--batch_size": 60, "-r": out / "r.pth", "-a": out / "a.pth"}
+    settings |= changes
+    flat = [item for pair in settings.items() for item in pair]
+    return call(pretrain_on_ImageNet, "--data_dir", images / "task_a", *flat, *SMALL, *options)
+
+
+def tune(images, trained, out, *options, **changes):
+    settings = {
+        "--dataset": "Folder",
+        "--data_dir": images / "task_b",
+        "--max_epoch": 1,
+        "--batch_size": 60,
+        "-a": trained / "a.pth",
+        "-b": out / "b.pth",
+    }
+    settings |= changes
+    flat = [item for pair in settings.items() for item in pair]
+    return call(finetune, *flat, *SMALL, *options)
+
+
+def test_three_steps_in_sequence_learn_and_measure(trained, capsys):
+    capsys.readouterr()
+    files = {"-r": trained / "r.pth", "-a": trained / "a.pth", "-b": trained / "b.pth"}
+    options = [item for pair in files.items() for item in pair]
+    assert call(cal_transferability, *options, "--json", trained / "t.json") == 0
+    out = capsys.readouterr().out
+    values = json.loads(re.search(r"transferability:  (\[.*\])", out)[1])
+    assert len(values) == 18
+    assert values[-1] == 1.0
+    assert sum(value > 1 for value in values[:-1]) > 12
+    assert "(mean over 17 layers; the classifier is new and left out)" in out
+    assert "Fine-tuning: 36 steps in 3 epochs, best epoch kept" in out
+    assert (trained / "b_transferability.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((trained / "b.json").read_text())
+    assert record["best_val_acc"] > 45  # four classes: chance is 25
+    assert json.loads((trained / "t.json").read_text())["arch"] == "resnet50_w8"
+
+
+def test_theta_r_is_the_fresh_network_and_theta_a_differs(trained):
+    r, a = torch.load(trained / "r.pth"), torch.load(trained / "a.pth")
+    torch.manual_seed(0)
+    fresh = build("resnet50_w8", 4).state_dict()
+    assert list(r) == list(fresh)
+    assert all(torch.equal(r[key], fresh[key]) for key in fresh)
+    assert not torch.equal(r["conv1.weight"], a["conv1.weight"])
+    assert all(value.is_contiguous() for value in a.values())
+    build("resnet50_w8", 4).load_state_dict(a)
+
+
+def test_record_has_exactly_the_documented_keys(trained):
+    record = json.loads((trained / "b.json").read_text())
+    assert set(record) == set(
+        "script args arch classes train_images val_images unreadable epochs steps sum_lr kept "
+        "kept_epoch best_epoch best_val_acc last_val_acc val_acc train_loss seed sha256 "
+        "parent_sha256 versions device seconds finished".split()
+    )
+    assert record["classes"] == ["bar", "cross", "diamond", "disc"]
+    assert (record["train_images"], record["val_images"], record["unreadable"]) == (240, 60, 0)
+    assert (record["epochs"], record["steps"], record["finished"]) == (3, 36, True)
+    assert record["parent_sha256"] == checkpoint.sha256(trained / "a.pth")
+    assert record["sha256"] == checkpoint.sha256(trained / "b.pth")
+    a = json.loads((trained / "a.json").read_text())
+    assert a["parent_sha256"] == checkpoint.sha256(trained / "r.pth")
+    header = (trained / "b.csv").read_text().splitlines()[0]
+    assert header == ",".join(COLUMNS)
+    assert 0 <= record["val_acc"] <= 100
+
+
+def test_log_in_a_file_has_a_line_per_epoch_and_no_carriage_return(trained):
+    log = (trained / "pretrain_on_ImageNet.py.log").read_text()
+    assert "\r" not in log
+    assert len(re.findall(r"^epoch \d/4 ", log, re.MULTILINE)) == 4
+    assert len(log.splitlines()) == 4 + 2
+    assert f"theta_A: {trained / 'a.pth'}" in log
+    log = (trained / "finetune.py.log").read_text()
+    assert "all tensors loaded but fc.weight, fc.bias (new: 4 classes)" in log
+    assert log.isascii()
+
+
+def test_same_seed_gives_the_same_file_whatever_the_workers(images, tmp_path):
+    sums = []
+    for name, workers in (("one", 0), ("two", 2)):
+        (tmp_path / name).mkdir()
+        assert pretrain(images, tmp_path / name, "--num_workers", workers) == 0
+        sums.append(checkpoint.sha256(tmp_path / name / "a.pth"))
+    assert sums[0] == sums[1]
+    assert pretrain(images, tmp_path / "one", "--seed", 1) == 0
+    assert checkpoint.sha256(tmp_path / "one" / "a.pth") != sums[0]
+
+
+def test_no_epochs_writes_only_theta_r_and_needs_no_data(tmp_path):
+    r = tmp_path / "r.pth"
+    options = ("--max_epoch", 0, "--arch", "resnet18", "-r", r, "-a", tmp_path / "a.pth")
+    assert call(pretrain_on_ImageNet, *options) == 0
+    torch.manual_seed(0)
+    assert torch.equal(torch.load(r)["fc.weight"], build("resnet18", 1000).fc.weight)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.pth"]
+
+
+def test_defaults_are_those_of_the_original():
+    args = pretrain_on_ImageNet.parse_args(["--data_dir", "x"])
+    found = (args.arch, args.seed, args.max_epoch, args.batch_size, args.lr, args.weight_decay)
+    assert found == ("resnet50", 0, 120, 256, 0.1, 1e-4)
+    assert (args.r, args.a) == ("random_init_model.pth", "ImageNet_model.pth")
+    assert (args.scheduler, args.image_size, args.keep, args.optimizer) == (
+        *("step", 224, "best", "sgd"),
+    )
+    assert (args.val_interval, args.warmup_epochs, args.max_steps) == (1, 0, None)
+    args = finetune.parse_args(["--data_dir", "x"])
+    found = (args.dataset, args.seed, args.max_epoch, args.batch_size, args.lr, args.weight_decay)
+    assert found == ("CIFAR-10", 0, 100, 128, 0.01, 1e-4)
+    assert (args.scheduler, args.keep, args.accumulate) == ("cosine", "best", 1)
+
+
+def test_bare_names_are_in_ckpt(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "CKPT_DIR", tmp_path / "ckpt")
+    settings = {"-r": "my_r.pth", "-a": "my_a.pth"}
+    assert pretrain(images, tmp_path, **settings) == 0
+    assert {path.suffix for path in (tmp_path / "ckpt").iterdir()} == {".pth", ".csv", ".json"}
+    assert tune(images, tmp_path, tmp_path, **{"-a": "my_a.pth", "-b": "my_b.pth"}) == 0
+    assert (tmp_path / "ckpt" / "my_b.json").exists()
+
+
+def test_from_scratch_starts_at_theta_r(images, trained, tmp_path):
+    assert tune(images, trained, tmp_path, **{"-a": trained / "r.pth"}) == 0
+    parent = json.loads((tmp_path / "b.json").read_text())["parent_sha256"]
+    assert parent == checkpoint.sha256(trained / "r.pth")
+
+
+def test_frozen_parameters_stay(images, trained, tmp_path, capsys):
+    assert tune(images, trained, tmp_path, "--freeze", "layer[12].*") == 0
+    assert "frozen: " in capsys.readouterr().out
+    a, b = torch.load(trained / "a.pth"), torch.load(tmp_path / "b.pth")
+    assert torch.equal(a["layer2.3.conv3.weight"], b["layer2.3.conv3.weight"])
+    assert not torch.equal(a["layer3.0.conv1.weight"], b["layer3.0.conv1.weight"])
+
+
+def test_other_optimiser_schedule_and_steps(images, trained, tmp_path):
+    options = ("--optimizer", "adamw", "--scheduler", "constant", "--max_steps", 3)
+    assert tune(images, trained, tmp_path, *options, "--keep", "both", "--amp", "bf16") == 0
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert (record["steps"], record["epochs"], record["kept"]) == (3, 1, "best")
+    assert record["sum_lr"] == pytest.approx(0.03)
+    assert json.loads((tmp_path / "b_last.json").read_text())["kept"] == "last"
+    assert torch.load(tmp_path / "b.pth")["conv1.weight"].dtype == torch.float32
+
+
+def assert_refused(code, capsys, message):
+    err = capsys.readouterr().err
+    assert code == 2
+    assert re.search(message, err), err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--batch_size", "0"), "--batch_size: must be a whole number of at least 1, not '0'"),
+        (("--batch_size", "1"), "a batch of 1 is less than two images"),
+        (("--max_epoch", "-1"), "--max_epoch: must be a whole number of at least 0"),
+        (("--lr", "0"), "--lr: must be a number above 0, not '0'"),
+        (("--lr", "nan"), "--lr: must be a number above 0, not 'nan'"),
+        (("--lr", "1e999"), "--lr: must be a number above 0"),
+        (("--weight_decay", "-0.1"), "--weight_decay: must be a number of at least 0"),
+        (("--num_workers", "-1"), "--num_workers: must be a whole number of at least 0"),
+        (("--max_steps", "0"), "--max_steps: must be a whole number of at least 1"),
+        (("--arch", "resnet51"), "--arch: invalid choice: 'resnet51'"),
+        (("--device", "cuda:77"), "--device cuda:77 cannot be used here"),
+        (("--data_dir", "/nowhere"), r"no ImageNet in /nowhere \(does not exist\); expected there"),
+        (("-a", "/nowhere/a.pth"), "the folder /nowhere does not exist; create it first"),
+        (("--no_such_option",), "unrecognized arguments: --no_such_option"),
+    ],
+)
+def test_wrong_option_of_pretraining_is_one_line(images, tmp_path, capsys, options, message):
+    assert_refused(pretrain(images, tmp_path, *options), capsys, message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dataset", "MNIST"), "unknown data set 'MNIST'; known: ImageNet, CIFAR-10"),
+        (("--max_epoch", "0"), "--max_epoch: must be a whole number of at least 1"),
+        (("--arch", "resnet50_w16"), r"a\.pth is a resnet50_w8, not a resnet50_w16; add --arch"),
+        (("-a", "/nowhere/a.pth"), "checkpoint /nowhere/a.pth is missing"),
+        (("-a", "/"), "/ is a folder; give a checkpoint file"),
+        (("-b", "."), "it is a folder; give a file name"),
+        (("--freeze", "nothing*"), "--freeze nothing.* matches no parameter"),
+        (("--freeze", "*"), r"--freeze \* matches every parameter"),
+    ],
+)
+def test_wrong_option_of_fine_tuning_is_one_line(
+    images, trained, tmp_path, capsys, options, message
+):
+    code = tune(images, trained, tmp_path, *options)
+    assert_refused(code, capsys, message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_input_is_never_overwritten(images, trained, tmp_path, capsys):
+    before = checkpoint.sha256(trained / "a.pth")
+    code = tune(images, trained, tmp_path, **{"-b": trained / ".." / trained.name / "a.pth"})
+    assert_refused(code, capsys, "-a and -b are the same file")
+    assert checkpoint.sha256(trained / "a.pth") == before
+    code = pretrain(images, tmp_path, **{"-a": tmp_path / "r.pth"})
+    assert_refused(code, capsys, "-r and -a are the same file")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"just text", None])
+def test_damaged_theta_a_is_one_line_and_writes_nothing(images, trained, tmp_path, capsys, content):
+    bad = tmp_path / "in" / "bad.pth"
+    bad.parent.mkdir()
+    bad.write_bytes((trained / "a.pth").read_bytes()[:-999] if content is None else content)
+    out = tmp_path / "out"
+    out.mkdir()
+    assert_refused(tune(images, trained, out, **{"-a": bad}), capsys, "bad.pth")
+    assert not list(out.iterdir())
+
+
+def test_failed_run_leaves_the_file_of_an_earlier_one(images, trained, tmp_path, capsys):
+    (tmp_path / "b.pth").write_bytes(b"earlier")
+    assert tune(images, trained, tmp_path, "--lr", "1e30", "--max_epoch", "3") == 2
+    captured = capsys.readouterr()
+    assert "exists; it is replaced when the first epoch to keep is complete" in captured.out
+    assert "the loss is not finite since epoch" in captured.err
+    assert (tmp_path / "b.pth").read_bytes() == b"earlier"
+    assert not (tmp_path / "b.lock").exists()
+
+
+def test_importing_the_scripts_runs_nothing():
+    code = "import sys; sys.argv = ['x', '--bad']; import finetune, pretrain_on_ImageNet"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_with_one_line_and_resuming_gives_the_same_file(
+    images, trained, tmp_path, number
+):
+    """Workers included; the run goes on with another number of them."""
+    options = [
+        *("--dataset", "Folder", "--data_dir", images / "task_b", "--batch_size", 20),
+        *("--max_epoch", 4, "-a", trained / "a.pth", "-b", tmp_path / "b.pth", *SMALL[:4]),
+    ]
+    command = [sys.executable, str(ROOT / "finetune.py"), *map(str, options)]
+    process = subprocess.Popen(
+        [*command, "--num_workers", "2", "--log_interval", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if "iteration 2/12" in line:
+            break
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert len(err.strip().splitlines()) == 1
+    assert "the same command with --resume goes on from there" in err
+    deadline = time.monotonic() + 5
+    while group_is_alive(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    torch.load(tmp_path / "b.resume", weights_only=True)
+    assert not (tmp_path / "b.lock").exists()
+
+    resumed = subprocess.run(
+        [*command, "--num_workers", "0"], capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 2
+    assert "b.resume is of an unfinished run; add --resume to go on" in resumed.stderr
+    resumed = subprocess.run(
+        [*command, "--num_workers", "0", "--resume"], capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming in epoch 1, after iteration" in resumed.stdout
+    straight = tmp_path / "straight.pth"
+    assert (
+        tune(images, trained, tmp_path, **{"--max_epoch": 4, "--batch_size": 20, "-b": straight})
+        == 0
+    )
+    assert checkpoint.sha256(straight) == checkpoint.sha256(tmp_path / "b.pth")
+
+
+def group_is_alive(group):
+    """Whether a process of the group runs; one that has ended may still be a zombie."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            return True
+    return False
+
+
+def test_killed_worker_is_one_line(images, trained, tmp_path):
+    options = [
+        *("--dataset", "Folder", "--data_dir", images / "task_b", "--batch_size", 4),
+        *("--max_epoch", 50, "-a", trained / "a.pth", "-b", tmp_path / "b.pth", *SMALL[:4]),
+    ]
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "finetune.py"),
+            *map(str, options),
+            "--num_workers",
+            "1",
+            "--log_interval",
+            "1",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "iteration 2/" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "a process that loads images was killed" in err
+    assert "Traceback" not in err
