@@ -15,10 +15,10 @@ reproduce: .venv/installed
 	mkdir -p $(OUT)
 	$(RUN) tests/drawn_images.py $(DRAWN)
 	$(RUN) pretrain_on_ImageNet.py --seed 0 --data_dir $(DRAWN)/task_a --arch resnet50_w16 \
-	  --image_size 32 --max_epoch 6 --batch_size 32 --lr 0.05 --scheduler cosine \
+	  --image_size 32 --max_epoch 15 --batch_size 32 --lr 0.01 --scheduler cosine \
 	  -r $(OUT)/random_init_model.pth -a $(OUT)/gratings_model.pth
 	$(RUN) finetune.py --dataset Folder --data_dir $(DRAWN)/task_b --arch resnet50_w16 \
-	  --image_size 32 --max_epoch 6 --batch_size 32 --lr 0.01 \
+	  --image_size 32 --max_epoch 15 --batch_size 32 --lr 0.01 \
 	  -a $(OUT)/gratings_model.pth -b $(OUT)/shapes_model.pth
 	$(RUN) cal_transferability.py -r $(OUT)/random_init_model.pth -a $(OUT)/gratings_model.pth \
 	  -b $(OUT)/shapes_model.pth

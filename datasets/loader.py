@@ -119,26 +119,24 @@ class Loader:
         return self._order.weight(batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = iter(self._batches)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                raise InputError(
-                    "a process that loads images was killed, perhaps for want of (shared) memory; "
-                    "try a smaller --num_workers"
-                ) from error
-            if isinstance(batch, InputError):
-                raise batch
-            images, labels, unreadable = batch
-            self._report(unreadable)
-            if images is not None:
-                images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-                yield normalize(images), labels.to(self.device, non_blocking=True)
+        try:
+            for batch in self._batches:
+                if isinstance(batch, InputError):
+                    # Not `raise batch`: its traceback would hold this frame, which holds it, and
+                    # workers take ten seconds to end when a ring of references is collected.
+                    raise InputError(str(batch))
+                images, labels, unreadable = batch
+                self._report(unreadable)
+                if images is not None:
+                    images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                    yield normalize(images), labels.to(self.device, non_blocking=True)
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise InputError(
+                "a process that loads images was killed, perhaps for want of (shared) memory; "
+                "try a smaller --num_workers"
+            ) from error
 
     def _report(self, unreadable: dict[str, str]) -> None:
         """Warn of paths not seen before; raise InputError when they are too many."""

@@ -2,6 +2,6 @@
 
 import os
 
-# Several threads per process on a busy machine wait for each other, ten times longer than one takes;
-# processes that the tests start inherit it.
+# On a busy machine the threads of a process wait for each other, ten times longer than one thread
+# would take. Processes that the tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

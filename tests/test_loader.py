@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_grey_and_colour_images_make_one_batch(tmp_path):
 @pytest.mark.parametrize("train", [True, False])
 def test_batches_are_the_same_for_any_number_of_workers(drawn, train):
     dataset = drawn[0] if train else drawn[1]
-    loaders = [loader_of(dataset, train=train, num_workers=workers) for workers in (0, 1, 3)]
+    loaders = [loader_of(dataset, train=train, num_workers=workers) for workers in (0, 1, 2)]
     for epoch in range(3):
         batches = [epoch_of(loader, epoch) for loader in loaders]
         assert same(batches[0], batches[1])
@@ -116,6 +117,7 @@ def test_order_differs_between_epochs_and_seeds_and_repeats_between_runs():
     assert all(sorted(order) == list(range(40)) for run in orders for order in run)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_four_workers_augment_eight_images_in_eight_ways_and_anew_next_epoch():
     dataset = in_memory(1, size=32)
     dataset = ImageArray(dataset.pixels.expand(8, -1, -1, -1).numpy(), [0] * 8, image_size=32)
@@ -238,13 +240,10 @@ def test_more_than_one_per_cent_unreadable_is_an_error(damaged, train, num_worke
     for path in damaged.paths[2:4]:
         Path(os.fsdecode(path)).write_bytes(b"no image")
     loader = loader_of(damaged, train=train, num_workers=num_workers, batch_size=300)
-    with pytest.raises(InputError) as caught:
+    first = re.escape(os.fsdecode(damaged.paths[0]))
+    message = f"^4 of 300 images cannot be read, more than 1 %; the first is {first}: [^\n]*$"
+    with pytest.raises(InputError, match=message):
         list(loader)
-    first = os.fsdecode(damaged.paths[0])
-    assert "4 of 300 images cannot be read, more than 1 %; the first is " + first in str(
-        caught.value
-    )
-    assert "\n" not in str(caught.value)
 
 
 def test_one_per_cent_unreadable_is_not_yet_an_error(damaged):
@@ -265,14 +264,19 @@ def test_class_without_a_readable_image_is_an_error_in_one_line(damaged, num_wor
 # Processes
 
 
-def test_killed_worker_is_an_error_in_one_line(drawn):
-    loader = loader_of(drawn[0], num_workers=2, batch_size=2)
-    batches = iter(loader)
-    next(batches)
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(InputError, match="a process that loads images was killed"):
-        list(batches)
+class Deadly(ImageArray):
+    """Kills the process that reads image 5."""
+
+    def images(self, indices):
+        if 5 in indices:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().images(indices)
+
+
+def test_killed_worker_is_an_error_in_one_line():
+    dataset = Deadly(in_memory(12).pixels.numpy(), range(12), image_size=8)
+    with pytest.raises(InputError, match=r"^a process that loads images was killed.*num_workers$"):
+        list(loader_of(dataset, train=False, num_workers=1))
 
 
 def test_workers_leave_interrupts_to_the_main_process(drawn):
