@@ -147,6 +147,18 @@ def test_state_cut_short_gives_way_to_the_one_before(tmp_path, straight, point, 
     assert_same_run(path, straight)
 
 
+def test_damaged_state_does_not_replace_the_good_one_before(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(Killed):
+        train(path, kill=15)
+    good = beside(path, ".resume.prev").read_bytes()
+    beside(path, ".resume").write_bytes(b"damaged")
+    with pytest.raises(Killed):
+        train(path, resume=True, kill=8)  # the next state has just been saved
+    assert beside(path, ".resume.prev").read_bytes() == good
+    assert torch.load(beside(path, ".resume"))["counters"]["epoch"] == 2
+
+
 def test_two_damaged_states_are_an_error_and_stay(tmp_path):
     path = tmp_path / "x.pth"
     for ending in (".resume", ".resume.prev"):

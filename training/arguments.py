@@ -74,6 +74,8 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
         torch.use_deterministic_algorithms(True)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -84,7 +86,8 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = not deterministic
-    return distributed.start(device)
+    distributed.start(device)
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:

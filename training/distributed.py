@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-def start(device: torch.device) -> torch.device:
-    """Join the process group that torchrun describes, if it does; return this process's device."""
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun describes, if it does; `device`: of this process."""
     if "RANK" not in os.environ or distributed.is_initialized():
-        return device
+        return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device
 
 
 def stop() -> None:

@@ -36,7 +36,7 @@ class RunState:
     """Saves and loads X.resume, and remembers that the run is asked to stop.
 
     The previous state is kept as X.resume.prev, for a new one that turns out to be cut short.
-    config: what must be the same when the run goes on. collect: gives the content of the file.
+    config: what must be the same when the run goes on, in JSON's types.
     """
 
     def __init__(self, path: Path, *, config: Mapping[str, Any], save_minutes: float) -> None:
@@ -46,6 +46,7 @@ class RunState:
         self.save_seconds = 60 * save_minutes
         self.last_save = time.monotonic()
         self.stop_signal: int | None = None
+        self.newest_is_damaged = False
 
     def is_due(self) -> bool:
         """Whether to save now, in the middle of an epoch."""
@@ -56,8 +57,9 @@ class RunState:
         """Write the state, whole or not at all; what was there becomes the previous state."""
         with atomic_path(self.file) as temporary:
             checkpoint.save(temporary, {"config": self.config, **content})
-            if self.file.exists():
+            if self.file.exists() and not self.newest_is_damaged:
                 os.replace(self.file, self.previous)
+        self.newest_is_damaged = False
         self.last_save = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -74,6 +76,7 @@ class RunState:
             except (InputError, KeyError, TypeError):
                 warn(f"{file} is damaged" + ("; going back to the one before" * (file == files[0])))
                 continue
+            self.newest_is_damaged = file != self.file
             self.check(config)
             return content
         if files:
@@ -176,9 +179,11 @@ def locked(path: Path) -> Iterator[None]:
     file = beside(path, ".lock")
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_time(os.getpid())}
     for _ in range(2):
+        # Linked when it is complete: an empty lock would be taken for a stale one.
+        mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        mine.write_text(json.dumps(me), encoding="utf-8")
         try:
-            with open(file, "x", encoding="utf-8") as lock:
-                json.dump(me, lock)
+            os.link(mine, file)
             break
         except FileExistsError:
             holder = read_lock(file)
@@ -189,6 +194,8 @@ def locked(path: Path) -> Iterator[None]:
                     "that process is gone"
                 ) from None
             file.unlink(missing_ok=True)
+        finally:
+            mine.unlink()
     else:
         raise InputError(f"another run has just taken {file}; give another name")
     try:
