@@ -98,7 +98,7 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     if grouped.family:
         # Only B needs to have a classifier for one to be listed.
         grouped = partition(b.shapes)
-    left_out = auxiliary_heads(a.shapes, b.shapes)
+    left_out = dict.fromkeys(key for x in (r, b) for key in auxiliary_heads(a.shapes, x.shapes))
     if left_out:
         warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
     layers = [x for x in grouped.layers if x.tensors[0] in b.tensors and x.name not in left_out]
@@ -126,6 +126,9 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
         raise InputError(f"{r.path} and {a.path} hold the same parameters; check -r and -a")
     if all(x.distance_a_b == 0 for x in measured):
         raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
+    # No sum or mean of values below this overflows.
+    if not result.values() or max(result.values()) > 1e100:
+        raise InputError(f"{b.path} hardly differs from {a.path}: T is too large for a number")
     return result
 
 
@@ -138,13 +141,19 @@ def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
     return f"the values of {layer.name} are too large to compare"
 
 
-def substitute(seed: int, arch: str, a: Checkpoint) -> Checkpoint:
-    """The standard random initialisation of `arch`, for an A whose own theta_r is unknown."""
+def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
+    """The standard random initialisation of `arch`, for an A whose own theta_r is unknown.
+
+    name: random:SEED.
+    """
+    seed = name.removeprefix("random:")
+    if not re.fullmatch("[0-9]{1,18}", seed):
+        raise InputError(f"-r {name}: the seed must be a whole number (a file: ./{name})")
     if arch not in ARCHS:
-        raise InputError(f"{a.path} is {arch}; -r random:{seed} needs its name, add --arch")
-    torch.manual_seed(seed)
+        raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
+    torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.shapes) or 1000).state_dict()
-    return Checkpoint(Path(f"random:{seed}"), theta_r, container="")
+    return Checkpoint(Path(name), theta_r, container="")
 
 
 class Measurement(NamedTuple):
@@ -180,33 +189,44 @@ def measure_files(
             f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
             f"own, and the last one ({grouped.head}) is taken for the classifier"
         )
-    seed = re.fullmatch(r"random:(\d+)", r_name)
-    if seed:
-        r = substitute(int(seed[1]), arch, a)
+    is_substitute = r_name.startswith("random:")
+    if is_substitute:
+        r = substitute(r_name, arch, a)
     else:
         r = checkpoint.read(checkpoint.locate(r_name))
         report.warn_of_other_parent(a.path, r.path)
+    # Said once, and not for every file of theta_FB.
+    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=str(r.path))
 
     results = []
     for name in b_names:
         try:
-            b = checkpoint.read(checkpoint.locate(name))
-            if classes not in (None, num_classes(b.shapes)):
-                found = num_classes(b.shapes)
-                raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
-            results.append(measure(r, a, b, per_tensor=per_tensor))
+            result = measure_file(name, r, a, classes=classes, per_tensor=per_tensor)
         except InputError as error:
             if len(b_names) == 1:
                 raise
             complain(error)
             continue
-        report.warn_of_doubts(results[-1], a, b)
-        report.warn_of_other_parent(b.path, a.path)
+        results.append(result)
         if len(b_names) > 1:
-            say(f"{b.path}:")
-        report.print_result(results[-1], substitute=bool(seed))
+            say(f"{result.b}:")
+        report.print_result(result, substitute=is_substitute)
     failures = len(b_names) - len(results)
-    return Measurement(results, failures, arch, r.path, a.path, bool(seed))
+    return Measurement(results, failures, arch, r.path, a.path, is_substitute)
+
+
+def measure_file(
+    name: str, r: Checkpoint, a: Checkpoint, *, classes: int | None, per_tensor: bool
+) -> Result:
+    """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
+    b = checkpoint.read(checkpoint.locate(name))
+    if classes not in (None, num_classes(b.shapes)):
+        found = num_classes(b.shapes)
+        raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
+    result = measure(r, a, b, per_tensor=per_tensor)
+    report.warn_of_doubts(result, a, b)
+    report.warn_of_other_parent(b.path, a.path)
+    return result
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -232,8 +252,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    outputs = [check_output(path) for path in (args.json, args.csv, args.plot) if path]
     names = checkpoint.expand(args.b)
+    inputs = [checkpoint.place(name) for name in (args.r, args.a, *names)]
+    outputs = [check_output(path) for path in (args.json, args.csv, args.plot) if path]
+    report.check_outputs(outputs, inputs)
+    if args.group and len(names) < 2:
+        raise InputError("--group needs two files of -b at least")
 
     measured = measure_files(
         args.r, args.a, names, arch=args.arch, classes=args.num_classes, per_tensor=args.per_tensor
@@ -247,16 +271,17 @@ def main(argv: list[str] | None = None) -> int:
     if seeds:
         report.print_group(seeds)
 
+    plot = args.plot
+    if plot is None and not args.no_plot:
+        b = results[0].b
+        plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
+        outputs.append(plot)
+        report.check_outputs(outputs, inputs)
     if args.json:
         atomic_write(args.json, report.to_json(measured, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(results))
-    if args.show or not args.no_plot:
-        plot = args.plot
-        if plot is None and not args.no_plot:
-            b = results[0].b
-            plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
-            outputs.append(plot)
+    if plot or args.show:
         report.draw(results, seeds, plot, show=args.show)
     for path in outputs:
         say(path.resolve())

@@ -27,7 +27,6 @@ RECORD_TYPES = {
     "kept_epoch": int,
     "train_loss": float,
     "val_acc": float,
-    "parent_sha256": str,
 }
 
 
@@ -145,6 +144,13 @@ def group(results: list[Result]) -> Group:
     """
     if len(results) < 2:
         raise InputError("--group needs two files at least")
+    first = [x.layer.name for x in results[0].layers]
+    for result in results:
+        if [x.layer.name for x in result.layers] != first:
+            raise InputError(
+                f"--group: {results[0].b} and {result.b} have other layers, as where only one of "
+                "them has a classifier"
+            )
     columns = list(zip(*(result.layers for result in results), strict=True))
     values = [[x.transferability for x in column] for column in columns]
     overall = [result.transferability for result in results]
@@ -177,7 +183,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Remembered, so that the file is hashed once and a warning comes once.
     """
-    file = path.with_name(path.name.removesuffix(".pth") + ".json")
+    file = beside(path, ".json")
     if not file.is_file():
         return {}
     try:
@@ -191,6 +197,11 @@ def read_record(path: Path) -> dict[str, Any]:
     if not same:
         warn(f"{file} is the record of another file than {path} (SHA-256); it is ignored")
     return record if same else {}
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """What a training run writes beside X.pth: X.json or X.csv."""
+    return path.with_name(path.name.removesuffix(".pth") + suffix)
 
 
 def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
@@ -223,10 +234,13 @@ def rounding_step(x: Tensor) -> float:
 
     0 for float32 and float64, whose steps are far below what fine-tuning moves.
     """
-    if x.dtype not in (torch.float16, torch.bfloat16):
+    type_ = torch.finfo(x.dtype)
+    if type_.bits > 16:
         return 0.0
-    exponents = torch.frexp(x.float()).exponent.masked_fill_(x == 0, -126) - 1
-    return torch.finfo(x.dtype).eps * torch.exp2(exponents.double()).mean().item()
+    # Below the smallest normal number the steps are all alike; frexp says 0 for 0.
+    least = round(math.log2(type_.tiny))
+    exponents = (torch.frexp(x.float()).exponent - 1).masked_fill_(x == 0, least).clamp_min_(least)
+    return type_.eps * torch.exp2(exponents.double()).mean().item()
 
 
 def warn_of_other_parent(child: Path, parent: Path) -> None:
@@ -234,6 +248,31 @@ def warn_of_other_parent(child: Path, parent: Path) -> None:
     recorded = read_record(child).get("parent_sha256")
     if recorded is not None and recorded != checkpoint.sha256(parent):
         warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
+
+
+def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
+    """Raise InputError where an output would replace another one, or a file of `inputs`.
+
+    The records X.json and X.csv of the training runs beside the inputs are no less precious.
+    """
+    taken: dict[Path, str] = {}
+    for path in inputs:
+        # A record lies beside a link or beside what it points at.
+        for file in (path, path.resolve()):
+            taken |= dict.fromkeys(places(file), "it is given as an input")
+            for suffix in (".json", ".csv"):
+                reason = f"it belongs to the training run of {path}"
+                taken = dict.fromkeys(places(beside(file, suffix)), reason) | taken
+    for output in outputs:
+        for place in places(output):
+            if place in taken:
+                raise InputError(f"cannot write {output}: {taken[place]}; give another file name")
+        taken |= dict.fromkeys(places(output), "it is another output")
+
+
+def places(path: Path) -> set[Path]:
+    """Where a file lies by its name, and where a link of that name points."""
+    return {path.parent.resolve() / path.name, path.resolve()}
 
 
 def to_json(measured: Any, seeds: Group | None) -> str:
@@ -283,7 +322,8 @@ def to_csv(results: list[Result]) -> str:
         for block, x in enumerate(result.layers, start=1):
             row = [getattr(x, column) for column in columns]
             writer.writerow([str(result.b), block, x.layer.name, *row])
-    return text.getvalue()
+    # A key or a file name may hold what UTF-8 has no bytes for.
+    return text.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def layer_json(x: LayerResult) -> dict[str, Any]:

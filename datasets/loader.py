@@ -5,7 +5,10 @@ augmentation of an image on (seed, epoch, index): not on the number of workers, 
 epoch was interrupted. The global random generators are not touched.
 """
 
+import atexit
+import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator
 from itertools import compress
 
@@ -120,7 +123,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         try:
-            for batch in self._batches:
+            for batch in self._start():
                 if isinstance(batch, InputError):
                     # Not `raise batch`: its traceback would hold this frame, which holds it, and
                     # workers take ten seconds to end when a ring of references is collected.
@@ -130,13 +133,27 @@ class Loader:
                 if images is not None:
                     images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
                     yield normalize(images), labels.to(self.device, non_blocking=True)
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
+        # The second and third where it dies while it hands over a batch.
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                 raise
             raise InputError(
                 "a process that loads images was killed, perhaps for want of (shared) memory; "
                 "try a smaller --num_workers"
             ) from error
+
+    def _start(self) -> Iterator:
+        """Start an epoch of the DataLoader.
+
+        torch would have SIGCHLD raise an error wherever the main process happens to be when a
+        worker dies, in the middle of a step or while files are put in order. Without, the next
+        batch that is missing for five seconds tells.
+        """
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = iter(self._batches)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        return batches
 
     def _report(self, unreadable: dict[str, str]) -> None:
         """Warn of paths not seen before; raise InputError when they are too many."""
@@ -265,3 +282,14 @@ def ignore_signals(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def end_workers() -> None:
+    """Kill the workers that are left when Python ends, as after an error that nothing catches.
+
+    multiprocessing would send SIGTERM, which they ignore, and wait for them for ever.
+    """
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -22,14 +22,14 @@ PUBLISHED = (
 )
 # Their mean as published. That of the printed values is 7.78: they are rounded.
 PUBLISHED_MEAN = 7.79
+FIGURE = Path(__file__).resolve().with_suffix(".png")
 
 
-def main() -> None:
+def main(path: Path = FIGURE) -> None:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot()
     draw_curve(axes, list(PUBLISHED))
     axes.set_title(f"CIFAR-10, ResNet-50: published mean {PUBLISHED_MEAN}")
-    path = Path(__file__).resolve().with_suffix(".png")
     save_figure(figure, path)
     say(
         f"mean of the {len(PUBLISHED) - 1} printed values without the classifier: "

@@ -53,8 +53,19 @@ class Checkpoint(NamedTuple):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Key -> shape of the floating-point tensors: what `models.layers` works on."""
-        return {k: tuple(v.shape) for k, v in self.tensors.items() if v.is_floating_point()}
+        """Key -> shape of the plain floating-point tensors: what `models.layers` works on."""
+        return {k: tuple(v.shape) for k, v in self.tensors.items() if is_plain(v)}
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether `x` holds numbers that can be compared: floating-point, neither sparse nor nested."""
+    # float4_e2m1fn_x2 packs two numbers into an element, and cannot be converted.
+    return (
+        x.is_floating_point()
+        and x.layout == torch.strided
+        and not x.is_nested
+        and not str(x.dtype).endswith("_x2")
+    )
 
 
 def locate(name: str) -> Path:
@@ -63,41 +74,58 @@ def locate(name: str) -> Path:
     Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
     unpacked beside it first. Raises InputError where there is no such file.
     """
+    path = place(name)
+    # os.path, as pathlib raises OSError for a name that is too long.
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; give a checkpoint file")
+    if os.path.isfile(path):
+        return path
+    if os.path.exists(path):
+        # Nobody may ever write to a pipe.
+        raise InputError(f"{path} is no regular file; give a checkpoint file")
+    archive = archive_of(path)
+    if not os.path.isfile(archive):
+        raise InputError(
+            f"checkpoint {path} is missing; copy the original repository's split archives into "
+            f"{CKPT_DIR} (see README.md there), or run steps 1 and 2"
+        )
+    split_zip.join(archive, path)
+    say(f"{path} unpacked from {archive}")
+    return path
+
+
+def place(name: str) -> Path:
+    """The place of `locate` where the file or its archive is; the first one if neither is."""
     places = [Path(name)]
     if os.path.dirname(name) == "":
         places.insert(0, CKPT_DIR / name)
     for path in places:
-        archive = path.parent / f"{path.stem}.zip"
-        # os.path, as pathlib raises OSError for a name that is too long.
-        if not os.path.exists(path) and os.path.isfile(archive):
-            split_zip.join(archive, path)
-            say(f"{path} unpacked from {archive}")
-        if os.path.isdir(path):
-            raise InputError(f"{path} is a folder; give a checkpoint file")
-        if os.path.exists(path):
+        if os.path.exists(path) or os.path.isfile(archive_of(path)):
             return path
-    raise InputError(
-        f"checkpoint {places[0]} is missing; copy the original repository's split archives into "
-        f"{CKPT_DIR} (see README.md there), or run steps 1 and 2"
-    )
+    return places[0]
+
+
+def archive_of(path: Path) -> Path:
+    """X.zip for X.pth."""
+    return path.parent / f"{path.stem}.zip"
 
 
 def expand(names: Iterable[str]) -> list[str]:
     """The names, with shell patterns (places as in `locate`) replaced by what they match.
 
-    Raises InputError for a pattern without a match.
+    A file that is named twice is taken once. Raises InputError for a pattern without a match.
     """
     expanded = []
     for name in names:
-        if not glob.has_magic(name) or os.path.exists(name):
+        if not glob.has_magic(name) or os.path.exists(place(name)):
             expanded.append(name)
             continue
-        pattern = name if os.path.dirname(name) else str(CKPT_DIR / name)
-        found = sorted(glob.glob(pattern)) or sorted(glob.glob(os.path.join(".", name)))
+        folders = ["" if os.path.dirname(name) else glob.escape(str(CKPT_DIR)), "."]
+        found = next(filter(None, (glob.glob(os.path.join(f, name)) for f in folders)), None)
         if not found:
             raise InputError(f"no file matches {name}")
-        expanded += found
-    return expanded
+        expanded += sorted(found)
+    return list(dict.fromkeys(expanded))
 
 
 def output_path(name: str) -> Path:
@@ -142,22 +170,55 @@ def unpickle(path: Path) -> Any:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if not start:
         raise InputError(f"{path} is empty; copy or write it again")
-    is_zip = start == b"PK\x03\x04"
-    if is_zip and not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is truncated; copy or write it again")
     try:
+        can_map = start == b"PK\x03\x04" and check_zip(path)
         with (
             torch.serialization.safe_globals(harmless_globals()),
             warnings.catch_warnings(),
         ):
             # torch warns of what it refuses a moment later; one line has to do.
             warnings.simplefilter("ignore")
-            # Legacy files (before torch 1.6) cannot be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
     except Exception as error:
         # Nearly any exception can come out of a file that is not a checkpoint (KeyError from a text
         # file, EOFError, RuntimeError, ...), so this one place catches them all.
         raise InputError(explain(error, path)) from error
+
+
+def check_zip(path: Path) -> bool:
+    """Whether the tensors of a zip-format file can be mapped: they are stored, not deflated.
+
+    torch looks at no checksum, and maps whatever lies where a member's header says it starts. So
+    the members around the tensors, which say what these are, are checked against their CRC-32, and
+    every stored one must fill its place up to the next. Tensors themselves are not read here.
+    Raises BadZipFile (or what else zipfile raises) for a damaged file.
+    """
+    layout, _ = split_zip.LOCAL
+    stored = True
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        ends = [*(member.header_offset for member in members[1:]), archive.start_dir]
+        for member, end in zip(members, ends, strict=True):
+            # torch writes 0 where it was told to compute no checksum.
+            member.CRC = member.CRC or None
+            if "/data/" not in member.filename:
+                archive.read(member)
+            if member.compress_type != zipfile.ZIP_STORED:
+                stored = False
+                continue
+            # The last two fields of a local header are the lengths of name and extra field, after
+            # which the data starts. A descriptor of 16 or 24 bytes may follow (flag 8).
+            file.seek(member.header_offset)
+            *_, name, extra = layout.unpack(file.read(layout.size))
+            at = member.header_offset + layout.size + name + extra + member.compress_size
+            file.seek(at)
+            if member.flag_bits & 8 and member.compress_size:
+                fits = end - at in (16, 24) and file.read(4) == b"PK\7\x08"
+            else:
+                fits = at == end
+            if not fits:
+                raise zipfile.BadZipFile(f"{member.filename} has another size than recorded")
+    return stored
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -177,6 +238,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def explain(error: Exception, path: Path) -> str:
     """One line for an exception of torch.load."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"the name of {path} is not valid UTF-8, which torch cannot open; rename it"
     text = str(error)
     needed = re.search(
         r"(?:Unsupported (?:global|class|operand)\D*?|GLOBAL )([\w.]+\.[\w.]+)", text
@@ -188,8 +251,15 @@ def explain(error: Exception, path: Path) -> str:
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript archive, which holds code; save its state_dict() instead"
+    # A pickle may start with anything, so damage cannot be told from another protocol.
+    protocol = (
+        ", or was saved with a pickle protocol that torch's safe reader does not know"
+        if "Unsupported operand" in text
+        else ""
+    )
     return (
-        f"{path} is not a PyTorch checkpoint, or is damaged or truncated ({type(error).__name__})"
+        f"{path} is not a PyTorch checkpoint, or is damaged or truncated{protocol} "
+        f"({type(error).__name__})"
     )
 
 
@@ -225,13 +295,13 @@ def open_container(content: Mapping, path: Path) -> tuple[Mapping, str]:
     return content, container
 
 
-def holds_tensors(value: Any) -> bool:
-    """Whether `value` is a mapping with a tensor in it, directly or in a known container."""
-    if not isinstance(value, Mapping):
+def holds_tensors(value: Any, depth: int = 3) -> bool:
+    """Whether `value` is a mapping with a tensor in it, directly or in known containers."""
+    if not isinstance(value, Mapping) or not depth:
         return False
     if any(isinstance(v, Tensor) for v in value.values()):
         return True
-    return any(isinstance(value.get(k), Mapping) and holds_tensors(value[k]) for k in CONTAINERS)
+    return any(holds_tensors(value.get(k), depth - 1) for k in CONTAINERS)
 
 
 def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

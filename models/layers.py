@@ -34,12 +34,13 @@ class Family(NamedTuple):
     lists_classifier: bool = True
 
 
+# Numbers of at most nine digits: int() refuses thousands, which a broken file may hold.
 FAMILIES = (
     Family(
         name="ResNet",
         layers=(
             r"(?P<layer>conv1)\.weight",
-            r"(?P<layer>layer(?P<stage>\d+)\.(?P<block>\d+))\.conv\d+\.weight",
+            r"(?P<layer>layer(?P<stage>\d{1,9})\.(?P<block>\d{1,9}))\.conv\d+\.weight",
         ),
         head="fc",
         uncounted=r"layer\d+\.\d+\.downsample\.0\.weight",
@@ -48,8 +49,9 @@ FAMILIES = (
         name="DenseNet",
         layers=(
             r"(?P<layer>features\.conv0)\.weight",
-            r"(?P<layer>features\.denseblock(?P<stage>\d+)\.denselayer(?P<block>\d+))\.conv[12]\.weight",
-            r"(?P<layer>features\.transition(?P<stage>\d+))\.conv\.weight",
+            r"(?P<layer>features\.denseblock(?P<stage>\d{1,9})\.denselayer(?P<block>\d{1,9}))"
+            r"\.conv[12]\.weight",
+            r"(?P<layer>features\.transition(?P<stage>\d{1,9}))\.conv\.weight",
         ),
         head="classifier",
         uncounted=r"(?!)",
@@ -57,7 +59,7 @@ FAMILIES = (
     Family(
         name="ViT",
         layers=(
-            r"(?P<layer>encoder\.layers\.encoder_layer_(?P<block>\d+))\."
+            r"(?P<layer>encoder\.layers\.encoder_layer_(?P<block>\d{1,9}))\."
             r"(?:self_attention\.in_proj_|self_attention\.out_proj\.|mlp\.[03]\.)weight",
         ),
         head="heads",
@@ -65,6 +67,9 @@ FAMILIES = (
         lists_classifier=False,
     ),
 )
+
+# Auxiliary classifiers of GoogLeNet and Inception, which fine-tuned networks often lack.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 class Layer(NamedTuple):
@@ -181,16 +186,19 @@ def check_same_network(a: Shapes, other: Shapes, *, name_a: str, name_other: str
 
 
 def auxiliary_heads(a: Shapes, b: Shapes) -> list[str]:
-    """Weights of an ungrouped network that are classifiers beside the last one.
+    """Weights of an ungrouped network that are of classifiers beside the last one.
 
-    Their first dimension is the number of classes of A in A, and that of B in B.
+    Their first dimension is the number of classes of A in A, and that of B in B; or B lacks them.
     """
     grouped = partition(a)
-    head = grouped.layers[-1].tensors[0] if grouped.layers else ""
-    if grouped.family or head not in b or a[head][0] == b[head][0]:
+    if grouped.family or not grouped.layers:
         return []
+    lacking = [k for k in weights(a) if k not in b and k.startswith(AUXILIARY)]
+    head = grouped.layers[-1].tensors[0]
+    if head not in b or a[head][0] == b[head][0]:
+        return lacking
     sides = (a[head][0], b[head][0])
-    return [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
+    return lacking + [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
 
 
 def num_classes(shapes: Shapes) -> int | None:
@@ -220,7 +228,7 @@ def identify(shapes: Shapes) -> str:
         blocks = [n for name, n in depths.items() if name.startswith("denseblock")]
         sizes = (*blocks, first[0], block[-1][0])
     else:
-        patch = shapes.get("conv_proj.weight", (0,))[-1]
+        patch = (shapes.get("conv_proj.weight") or (0,))[-1]
         mlp = shapes[layers[0].tensors[0]][0]
         sizes = (len(layers), mlp, patch)
     return KNOWN_SIZES.get(sizes, f"a {grouped.family} of unknown size")

@@ -7,11 +7,8 @@ from torch import nn
 from safe_io import InputError, say
 
 from .checkpoint import Checkpoint
-from .layers import partition
+from .layers import AUXILIARY, partition
 from .vit import POSITION, fit_to_image_size
-
-# Auxiliary classifiers of GoogLeNet and Inception.
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int) -> list[str]:

@@ -111,3 +111,28 @@ def write_triple(folder, contents, *, names=("r.pth", "a.pth", "b.pth"), **optio
         torch.save(content, folder / name, **options)
         args += [flag, folder / name]
     return args
+
+
+def timm_key(key):
+    """The name that timm gives to a tensor of torchvision's vision transformer."""
+    for ours, timms in (
+        ("class_token", "cls_token"),
+        ("encoder.pos_embedding", "pos_embed"),
+        ("conv_proj.", "patch_embed.proj."),
+        ("encoder.layers.encoder_layer_", "blocks."),
+        (".ln_1.", ".norm1."),
+        (".ln_2.", ".norm2."),
+        (".self_attention.in_proj_", ".attn.qkv."),
+        (".self_attention.out_proj.", ".attn.proj."),
+        (".mlp.0.", ".mlp.fc1."),
+        (".mlp.3.", ".mlp.fc2."),
+        ("encoder.ln.", "norm."),
+        ("heads.head.", "head."),
+    ):
+        key = key.replace(ours, timms)
+    return key
+
+
+def old_densenet_key(key):
+    """The name that a tensor of a DenseNet had in torchvision's first releases."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key)

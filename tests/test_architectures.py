@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from checkpoints import old_densenet_key, timm_key
 
 from models import ARCHS, NARROW, TORCHVISION, build, checkpoint
 from models.checkpoint import Checkpoint
@@ -129,26 +130,6 @@ def test_block_of_a_vit_counts_attention_and_mlp():
     assert grouped.head == "heads.head"
 
 
-def timm_key(key):
-    """The name that timm gives to a tensor of torchvision's vision transformer."""
-    for ours, timms in (
-        ("class_token", "cls_token"),
-        ("encoder.pos_embedding", "pos_embed"),
-        ("conv_proj.", "patch_embed.proj."),
-        ("encoder.layers.encoder_layer_", "blocks."),
-        (".ln_1.", ".norm1."),
-        (".ln_2.", ".norm2."),
-        (".self_attention.in_proj_", ".attn.qkv."),
-        (".self_attention.out_proj.", ".attn.proj."),
-        (".mlp.0.", ".mlp.fc1."),
-        (".mlp.3.", ".mlp.fc2."),
-        ("encoder.ln.", "norm."),
-        ("heads.head.", "head."),
-    ):
-        key = key.replace(ours, timms)
-    return key
-
-
 def test_keys_of_timm_and_of_old_torchvision_become_todays():
     with torch.device("meta"):
         vit, densenet = build("vit_small").state_dict(), build("densenet121").state_dict()
@@ -157,13 +138,7 @@ def test_keys_of_timm_and_of_old_torchvision_become_todays():
     assert list(to_torchvision(timm)) == list(vit)
     old_vit = {k.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): 0 for k in vit}
     assert list(to_torchvision(old_vit)) == list(vit)
-    old = {}
-    for key in densenet:
-        for part in ("norm", "conv"):
-            for i in "12":
-                if "denselayer" in key:
-                    key = key.replace(f".{part}{i}.", f".{part}.{i}.")
-        old[key] = 0
+    old = {old_densenet_key(key): 0 for key in densenet}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     assert list(to_torchvision(old)) == list(densenet)
 

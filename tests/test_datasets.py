@@ -161,7 +161,8 @@ def test_nested_folders_blanks_and_other_letters(root):
 
 
 def test_links_are_followed_and_loops_end(root):
-    put(root / "elsewhere/1.png", root / "elsewhere/deep/2.png")
+    put(root / "elsewhere/1.png", root / "elsewhere/deep/2.png", root / "third/4.png")
+    (root / "elsewhere/linked").symlink_to(root / "third")
     put(root / "data/a/1.png", *(root / f"data/a/{i}.png" for i in range(2, 6)))
     (root / "data/b").symlink_to(root / "elsewhere")
     (root / "data/a/3.png").unlink()
@@ -178,6 +179,7 @@ def test_links_are_followed_and_loops_end(root):
         *(f"data/a/{i}.png" for i in range(1, 6)),
         "data/b/1.png",
         "data/b/deep/2.png",
+        "data/b/linked/4.png",
     ]
 
 

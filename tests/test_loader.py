@@ -283,7 +283,8 @@ def test_workers_leave_interrupts_to_the_main_process(drawn):
     others = set(multiprocessing.active_children())
     loader = loader_of(drawn[0], num_workers=2, batch_size=2)
     batches = iter(loader)
-    count = len(next(batches)[1])
+    # A batch of each: before it has started, a worker may still be interrupted.
+    count = len(next(batches)[1]) + len(next(batches)[1])
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
     for process in workers:

@@ -85,6 +85,7 @@ class Run:
         self.sum_lr = 0.0
         self.lr = 0.0
         self.seconds = 0.0  # spent on this epoch before an interruption
+        self.unreadable: list[str] = []  # paths of images so far
         self.tally = Tally(device)
 
     def start_epoch(self, epoch: int) -> None:
@@ -94,7 +95,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Content of X.resume, in types that torch.load reads without running code."""
-        keys = ("epoch", "batches", "step", "sum_lr", "lr", "seconds")
+        keys = ("epoch", "batches", "step", "sum_lr", "lr", "seconds", "unreadable")
         cuda = self.device.type == "cuda"
         return {
             "counters": {key: getattr(self, key) for key in keys},
@@ -270,14 +271,19 @@ def fit(
     def autocast() -> contextlib.AbstractContextManager:
         return torch.autocast(device.type, dtype=precision, enabled=precision is not None)
 
+    def note_unreadable() -> None:
+        # With those from before an interruption.
+        found = {*run.unreadable, *train_loader.unreadable, *val_loader.unreadable}
+        run.unreadable = sorted(found)
+
     def write_outputs() -> None:
-        unreadable = distributed.union(train_loader.unreadable + val_loader.unreadable)
         if writes:
             last = run.step == total_steps
-            record.write(model.state_dict(), unreadable=len(unreadable), last=last)
+            record.write(model.state_dict(), unreadable=len(run.unreadable), last=last)
 
     def save() -> None:
         run.tally.read(run.epoch)  # a loss that is not finite must not get into the file
+        note_unreadable()
         run.seconds += time.monotonic() - start
         if writes:
             state.save(run.state())
@@ -351,6 +357,8 @@ def fit(
             "seconds": round(run.seconds + time.monotonic() - start, 2),
         }
         record.rows.append(row)
+        note_unreadable()
+        run.unreadable = distributed.union(run.unreadable)
         run.start_epoch(epoch + 1)
         if writes:
             state.save(run.state())

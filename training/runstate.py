@@ -1,6 +1,7 @@
 """The state of an unfinished run: the file to resume from, the lock, the signals that end it."""
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -121,8 +122,13 @@ def run_of(path: Path, *, resume: bool, overwrite: bool) -> Iterator[bool]:
 def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether there is anything to train for X.pth; with `overwrite` the old state is deleted.
 
+    What a run that was killed had half written is deleted: the caller holds the lock.
     Raises InputError for an unfinished run that the command line does not speak of.
     """
+    for ending in (".pth", "_last.pth", ".resume", ".csv", ".json", "_last.json"):
+        name = glob.escape(beside(path, ending).name)
+        for half_written in path.parent.glob(f".{name}.[0-9]*.tmp"):
+            half_written.unlink(missing_ok=True)
     state = [beside(path, ending) for ending in (".resume", ".resume.prev")]
     unfinished = [file for file in state if file.exists()]
     if unfinished and not resume and not overwrite:
@@ -179,11 +185,8 @@ def locked(path: Path) -> Iterator[None]:
     file = beside(path, ".lock")
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_time(os.getpid())}
     for _ in range(2):
-        # Linked when it is complete: an empty lock would be taken for a stale one.
-        mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        mine.write_text(json.dumps(me), encoding="utf-8")
         try:
-            os.link(mine, file)
+            create(file, json.dumps(me))
             break
         except FileExistsError:
             holder = read_lock(file)
@@ -194,8 +197,8 @@ def locked(path: Path) -> Iterator[None]:
                     "that process is gone"
                 ) from None
             file.unlink(missing_ok=True)
-        finally:
-            mine.unlink()
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror}") from error
     else:
         raise InputError(f"another run has just taken {file}; give another name")
     try:
@@ -203,6 +206,23 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         if read_lock(file) == me:
             file.unlink(missing_ok=True)
+
+
+def create(file: Path, text: str) -> None:
+    """Create `file` with `text`; raises FileExistsError where it exists, OSError on a full disk."""
+    # Linked when it is complete: an empty lock would be taken for a stale one.
+    mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        mine.write_text(text, encoding="utf-8")
+        try:
+            os.link(mine, file)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(file, "x", encoding="utf-8") as lock:
+                lock.write(text)
+    finally:
+        mine.unlink(missing_ok=True)
 
 
 def read_lock(file: Path) -> dict[str, Any]:
