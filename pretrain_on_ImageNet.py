@@ -20,7 +20,7 @@ from models import ARCHS, build, checkpoint
 from safe_io import ArgumentParser, InputError, integer, number, run, say
 from training import distributed
 from training.arguments import add_run_arguments, choose_device, fit_with_arguments
-from training.runstate import run_of
+from training.runstate import remove_half_written, run_of
 from training.schedule import SCHEDULERS
 
 
@@ -76,6 +76,7 @@ def train(args: argparse.Namespace, path_r: Path, path_a: Path, device: torch.de
         train_loader = make_loader(train_set, train=True, **loading)
         val_loader = make_loader(val_set, train=False, **loading)
 
+    remove_half_written(path_r)
     sha256_r = distributed.on_first(lambda: checkpoint.write(path_r, model.state_dict()))
     written = []
     if args.max_epoch > 0:

@@ -170,7 +170,7 @@ def test_image_damaged_under_way_is_reported_once_and_counted_in_the_end(task, t
     shutil.copytree(task / "b", images)
     bad = images / "train" / "disc" / "001.png"
     whole = bad.read_bytes()
-    more = ("--data_dir", images, "--max_epoch", "20", "--log_interval", "4", "--num_workers")
+    more = ("--data_dir", images, "--max_epoch", "6", "--log_interval", "4", "--num_workers")
     with started(task, tmp_path, *more, "2", until="epoch 1, iteration 8/12") as process:
         bad.write_bytes(b"damaged")
         assert any("epoch 4, iteration 4/12" in line for line in process.stdout)
@@ -188,8 +188,9 @@ def test_image_damaged_under_way_is_reported_once_and_counted_in_the_end(task, t
 
 
 def test_what_a_killed_run_had_half_written_is_removed(task, tmp_path):
-    killed = [".b.resume.123.tmp", ".b.pth.123.tmp", ".b.json.4.tmp"]
-    others = [".c.pth.123.tmp", ".b.pth.backup"]
+    gone = 2**22 + 1  # above the largest process number of Linux
+    killed = [f".b.{ending}.{gone}.tmp" for ending in ("resume", "pth", "lock")]
+    others = [f".c.pth.{gone}.tmp", f".b.pth.{os.getppid()}.tmp", ".b.pth.backup"]
     for name in killed + others:
         (tmp_path / name).touch()
     assert tune(task, tmp_path, "--num_workers", "0", "--max_epoch", "1") == 0

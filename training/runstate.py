@@ -122,13 +122,11 @@ def run_of(path: Path, *, resume: bool, overwrite: bool) -> Iterator[bool]:
 def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether there is anything to train for X.pth; with `overwrite` the old state is deleted.
 
-    What a run that was killed had half written is deleted: the caller holds the lock.
+    What a run that was killed had half written is deleted.
     Raises InputError for an unfinished run that the command line does not speak of.
     """
-    for ending in (".pth", "_last.pth", ".resume", ".csv", ".json", "_last.json"):
-        name = glob.escape(beside(path, ending).name)
-        for half_written in path.parent.glob(f".{name}.[0-9]*.tmp"):
-            half_written.unlink(missing_ok=True)
+    for ending in (".pth", "_last.pth", ".resume", ".csv", ".json", "_last.json", ".lock"):
+        remove_half_written(beside(path, ending))
     state = [beside(path, ending) for ending in (".resume", ".resume.prev")]
     unfinished = [file for file in state if file.exists()]
     if unfinished and not resume and not overwrite:
@@ -147,6 +145,14 @@ def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
     if path.exists() and not (resume and unfinished):
         say(f"{path} exists; it is replaced when the first epoch to keep is complete")
     return True
+
+
+def remove_half_written(path: Path) -> None:
+    """Delete what processes that are gone have left of writing `path` (see atomic_path)."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = file.name.split(".")[-2]
+        if pid.isdigit() and start_time(int(pid)) is None:
+            file.unlink(missing_ok=True)
 
 
 def is_finished(path: Path) -> bool:
