@@ -20,8 +20,13 @@ from models.checkpoint import Checkpoint
 from models.layers import identify
 from models.pretrained import freeze, load_pretrained
 from safe_io import ArgumentParser, InputError, integer, number, run, say
-from training import distributed
-from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.arguments import (
+    add_run_arguments,
+    choose_device,
+    fit_with_arguments,
+    loading_options,
+    refuse_overwriting,
+)
 from training.runstate import run_of
 from training.schedule import SCHEDULERS
 
@@ -31,6 +36,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     add("--data_dir", required=True, help="folder of the data set")
+    add("--download", action="store_true", help="get the data set, where torchvision can")
+    add("--max_samples", type=integer(1), help="training images, drawn evenly from the classes")
+    add("--max_classes", type=integer(2), help="use the first so many classes")
     add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
     add("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, default="resnet50")
@@ -48,8 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     path_a, path_b = checkpoint.locate(args.a), checkpoint.output_path(args.b)
-    if path_a.resolve() == path_b.resolve():
-        raise InputError(f"-a and -b are the same file {path_a}, which would be lost; rename -b")
+    refuse_overwriting({"-a": path_a}, path_b, keep=args.keep)
     theta_a = checkpoint.read(path_a)
     arch_a = identify(theta_a.shapes)
     if arch_a in ARCHS and arch_a != args.arch:
@@ -66,7 +73,14 @@ def train(
 ) -> None:
     """Fine-tune theta_A as the command line says."""
     size = args.image_size or default_image_size(args.arch)
-    train_set, val_set, classes = load(args.dataset, args.data_dir, image_size=size)
+    train_set, val_set, classes = load(
+        args.dataset,
+        args.data_dir,
+        image_size=size,
+        max_classes=args.max_classes,
+        max_samples=args.max_samples,
+        seed=args.seed,
+    )
     args.image_size = train_set.image_size
 
     torch.manual_seed(args.seed)
@@ -75,14 +89,7 @@ def train(
     say(f"{theta_a.path}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
     freeze(model, args.freeze)
 
-    loading = {
-        "batch_size": args.batch_size,
-        "seed": args.seed,
-        "num_workers": args.num_workers,
-        "device": device,
-        "rank": distributed.rank(),
-        "world_size": distributed.world_size(),
-    }
+    loading = loading_options(args, device)
     written = fit_with_arguments(
         args,
         model,

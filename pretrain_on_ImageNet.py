@@ -3,9 +3,9 @@
 Writes theta_r, the random initialisation, before the first step, and theta_A, the parameters of the
 epoch with the best validation accuracy.
 
-    python pretrain_on_ImageNet.py --seed 0 --data_dir DIR --max_epoch 120 --batch_size 256 --lr 0.1
-    \\
-        --weight_decay 1e-4 -r random_init_model.pth -a ImageNet_model.pth
+    python pretrain_on_ImageNet.py --seed 0 --data_dir DIR --max_epoch 120 \\
+        --batch_size 256 --lr 0.1 --weight_decay 1e-4 \\
+        -r random_init_model.pth -a ImageNet_model.pth
 """
 
 import argparse
@@ -17,9 +17,15 @@ import torch
 from datasets import load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint
-from safe_io import ArgumentParser, InputError, integer, number, run, say
+from safe_io import ArgumentParser, integer, number, run, say
 from training import distributed
-from training.arguments import add_run_arguments, choose_device, fit_with_arguments
+from training.arguments import (
+    add_run_arguments,
+    choose_device,
+    fit_with_arguments,
+    loading_options,
+    refuse_overwriting,
+)
 from training.runstate import remove_half_written, run_of
 from training.schedule import SCHEDULERS
 
@@ -47,8 +53,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     path_r, path_a = checkpoint.output_path(args.r), checkpoint.output_path(args.a)
-    if path_r.resolve() == path_a.resolve():
-        raise InputError(f"-r and -a are the same file {path_r}; give two names")
+    refuse_overwriting({"-r": path_r}, path_a, keep=args.keep)
 
     device = choose_device(args.device, deterministic=args.deterministic)
     with run_of(path_a, resume=args.resume, overwrite=args.overwrite) as wanted:
@@ -65,14 +70,7 @@ def train(args: argparse.Namespace, path_r: Path, path_a: Path, device: torch.de
     torch.manual_seed(args.seed)
     model = build(args.arch, num_classes, image_size=args.image_size)
     if args.max_epoch > 0:
-        loading = {
-            "batch_size": args.batch_size,
-            "seed": args.seed,
-            "num_workers": args.num_workers,
-            "device": device,
-            "rank": distributed.rank(),
-            "world_size": distributed.world_size(),
-        }
+        loading = loading_options(args, device)
         train_loader = make_loader(train_set, train=True, **loading)
         val_loader = make_loader(val_set, train=False, **loading)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models import checkpoint
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, beside
 from models.layers import Layer
 from safe_io import InputError, ascii_line, atomic_path, say, warn
 
@@ -87,9 +87,8 @@ class Group(NamedTuple):
 def print_result(result: Result, *, substitute: bool) -> None:
     """Print the layer-wise list, the mean, and how the file was trained where that is known."""
     for x in result.tensors:
-        # Not `say`, which would take the blanks between the columns away.
-        print(
-            f"{ascii_line(x.layer.name):40} T {x.transferability:8.2f}  "
+        say(
+            f"{x.layer.name:40} T {x.transferability:8.2f}  "
             f"D(r, B) {x.distance_r_b:.6g}  D(A, B) {x.distance_a_b:.6g}"
         )
     values = [round(x.transferability, 2) for x in result.layers]
@@ -197,11 +196,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not same:
         warn(f"{file} is the record of another file than {path} (SHA-256); it is ignored")
     return record if same else {}
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """What a training run writes beside X.pth: X.json or X.csv."""
-    return path.with_name(path.name.removesuffix(".pth") + suffix)
 
 
 def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:

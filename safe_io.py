@@ -120,9 +120,7 @@ def number(minimum: float, *, above: bool = False) -> Callable[[str], float]:
 
 
 def check_output(path: Path) -> Path:
-    """Return `path`, or raise InputError where no file can be written: before the work, not
-    after.
-    """
+    """Return `path`; raise InputError, before the work is done, where no file can be written."""
     path = Path(path)
     if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a folder; give a file name")

@@ -346,6 +346,11 @@ def save(path: Path, content: Any) -> None:
             raise
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The file of the same run beside a checkpoint: X.pth and ".csv" give X.csv."""
+    return path.with_name(path.name.removesuffix(".pth") + ending)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()

@@ -106,19 +106,21 @@ def test_memory_and_open_files_stay_flat_over_a_thousand_iterations(
     assert len(memory) == 1300
     # By then everything is allocated and all workers run.
     assert memory[-1] - memory[280] < 2, memory[::50]
-    assert max(files[-200:]) <= max(files[200:400]), files[::50]
+    # The lowest, as a file that is being written comes and goes.
+    assert min(files[-200:]) <= min(files[200:400]), files[::50]
 
 
 @LINUX
 def test_processes_and_files_are_given_back_after_a_run_and_after_an_error(task, tmp_path, capfd):
     more = ("--num_workers", "2", "--max_epoch", "1")
+    children = set(multiprocessing.active_children())  # of a test that failed before
     assert tune(task, tmp_path, *more) == 0
     before = len(os.listdir("/proc/self/fd"))
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children
     assert tune(task, tmp_path, *more) == 0
     assert tune(task, tmp_path, *more, "--lr", "1e30", "--max_epoch", "3") == 2
     assert "the loss is not finite" in capfd.readouterr().err
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

@@ -15,9 +15,11 @@ import torch
 from test_training import CPU, Batches, random_batches, read_csv, small_network
 
 from models import checkpoint
+from models.checkpoint import beside
 from safe_io import InputError, Interrupted
+from training import runstate
 from training.engine import fit
-from training.record import Record, beside
+from training.record import Record
 from training.runstate import RunState, begin, is_running, locked, start_time
 from training.schedule import learning_rate, make_optimizer
 
@@ -210,6 +212,16 @@ def test_kept_file_that_has_changed_is_refused(tmp_path):
         train(path, resume=True, keep="best")
 
 
+def test_newest_file_that_is_gone_in_mid_epoch_is_refused(tmp_path):
+    """In mid-epoch the parameters of the epoch before are nowhere else."""
+    path = tmp_path / "x.pth"
+    with pytest.raises(Interrupted):
+        train(path, signal_at=8, keep="best")
+    path.unlink()
+    with pytest.raises(InputError, match="is not the file that the run kept at epoch 1"):
+        train(path, resume=True, keep="best")
+
+
 def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
@@ -338,6 +350,7 @@ class TestLock:
             "not json",
             '{"host": "HOST", "pid": 999999999, "started": "1"}',
             '{"host": "HOST", "pid": 1, "started": "another time"}',
+            '{"host": "HOST", "pid": "one", "started": "1"}',
         ],
     )
     def test_stale_lock_is_taken_over(self, tmp_path, holder):
@@ -345,6 +358,26 @@ class TestLock:
         beside(path, ".lock").write_text(holder.replace("HOST", socket.gethostname()))
         with locked(path):
             assert json.loads(beside(path, ".lock").read_text())["pid"] == os.getpid()
+
+    def test_lock_that_another_run_took_over_meanwhile_stays(self, tmp_path, monkeypatch):
+        path = tmp_path / "x.pth"
+        file = beside(path, ".lock")
+        file.write_text('{"host": "gone"}')
+        faster = json.dumps(
+            {"host": socket.gethostname(), "pid": os.getppid(), "started": start_time(os.getppid())}
+        )
+
+        def another_is_faster(holder):
+            if holder == {"host": "gone"}:
+                file.write_text(faster)
+                return False
+            return is_running(holder)
+
+        monkeypatch.setattr(runstate, "is_running", another_is_faster)
+        with pytest.raises(InputError, match=f"process {os.getppid()}"), locked(path):
+            pass
+        assert file.read_text() == faster
+        assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
     def test_zombie_holds_no_lock(self, tmp_path):
         child = subprocess.Popen([sys.executable, "-c", ""])

@@ -18,6 +18,7 @@ import finetune
 import pretrain_on_ImageNet
 from models import build, checkpoint
 from safe_io import run
+from training import engine
 from training.record import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,6 +205,45 @@ def test_frozen_parameters_stay(images, trained, tmp_path, capsys):
     assert not torch.equal(a["layer3.0.conv1.weight"], b["layer3.0.conv1.weight"])
 
 
+def test_deterministic_algorithms_change_no_meaning(images, trained, tmp_path):
+    """In a process of their own: they are a setting of the whole of PyTorch."""
+    options = [
+        *("--dataset", "Folder", "--data_dir", images / "task_b", "--max_steps", 3, *SMALL),
+        *("--batch_size", 20, "-a", trained / "a.pth", "--keep", "last"),
+    ]
+    finals = []
+    for name, extra in (("plain", ()), ("other", ("--deterministic",))):
+        done = subprocess.run(
+            [
+                *(sys.executable, ROOT / "finetune.py", *map(str, options), *extra),
+                *("-b", tmp_path / f"{name}.pth"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        finals.append(torch.load(tmp_path / f"{name}.pth"))
+    assert list(finals[0]) == list(finals[1])
+    for key, value in finals[0].items():
+        assert torch.allclose(value, finals[1][key], atol=1e-3), key
+
+
+def test_help_prints_the_published_command(capsys):
+    for module, command in (
+        (pretrain_on_ImageNet, "python pretrain_on_ImageNet.py --seed 0 --data_dir DIR"),
+        (finetune, "python finetune.py --dataset CIFAR-10 --data_dir DIR"),
+        (cal_transferability, "python cal_transferability.py -r random_init_model.pth"),
+    ):
+        with pytest.raises(SystemExit):
+            module.parse_args(["--help"])
+        text = capsys.readouterr().out
+        lines = text[text.index(command) :].split("\n\n")[0].splitlines()
+        # As a shell reads it: every line but the last is continued.
+        assert [line.endswith(" \\") for line in lines] == [True] * (len(lines) - 1) + [False]
+        assert text.isascii()
+
+
 def test_other_optimiser_schedule_and_steps(images, trained, tmp_path):
     options = ("--optimizer", "adamw", "--scheduler", "constant", "--max_steps", 3)
     assert tune(images, trained, tmp_path, *options, "--keep", "both", "--amp", "bf16") == 0
@@ -267,13 +307,33 @@ def test_wrong_option_of_fine_tuning_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_gpu_without_memory_is_one_line(images, trained, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(engine, "train_one_epoch", full)
+    code = tune(images, trained, tmp_path)
+    assert_refused(code, capsys, "has not enough memory for a batch; compute it in parts with")
+
+
 def test_input_is_never_overwritten(images, trained, tmp_path, capsys):
     before = checkpoint.sha256(trained / "a.pth")
     code = tune(images, trained, tmp_path, **{"-b": trained / ".." / trained.name / "a.pth"})
-    assert_refused(code, capsys, "-a and -b are the same file")
+    assert_refused(code, capsys, "which is given as -a")
     assert checkpoint.sha256(trained / "a.pth") == before
     code = pretrain(images, tmp_path, **{"-a": tmp_path / "r.pth"})
-    assert_refused(code, capsys, "-r and -a are the same file")
+    assert_refused(code, capsys, "r.pth, which is given as -r")
+
+
+def test_last_epoch_is_never_written_over_an_input(images, trained, tmp_path, capsys):
+    """With --keep both X_last.pth is an output, too."""
+    a = tmp_path / "b_last.pth"
+    a.write_bytes((trained / "a.pth").read_bytes())
+    code = tune(images, trained, tmp_path, "--keep", "both", **{"-a": a})
+    assert_refused(code, capsys, "b_last.pth, which is given as -a")
+    assert a.read_bytes() == (trained / "a.pth").read_bytes()
+    code = pretrain(images, tmp_path, "--keep", "both", **{"-r": tmp_path / "a_last.pth"})
+    assert_refused(code, capsys, "a_last.pth, which is given as -r")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"just text", None])

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import shutil
 from functools import partial
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 
 from models import checkpoint
+from models.checkpoint import beside
 from safe_io import InputError
 from training.arguments import choose_device, choose_precision
 from training.engine import evaluate, fit
-from training.record import COLUMNS, Record, beside
+from training.record import COLUMNS, Record
 from training.runstate import RunState
 from training.schedule import learning_rate, make_optimizer
 
@@ -93,7 +95,7 @@ def run_fit(model, train, val, path, *, lr=0.1, scheduler="constant", epochs=2, 
         val_interval=options.pop("val_interval", 1),
         log_interval=options.pop("log_interval", None),
         accumulate=options.pop("accumulate", 1),
-        compiled=False,
+        compiled=options.pop("compiled", False),
         record=record,
         state=RunState(path, config={}, save_minutes=10),
         resume=False,
@@ -127,6 +129,21 @@ def test_three_steps_are_those_of_a_plain_loop(tmp_path):
         assert torch.equal(model.state_dict()[key], value), key
     row = read_csv(tmp_path / "x.pth")[0]
     assert float(row["train_loss"]) == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="needs a compiler")
+def test_compiled_network_trains_alike_and_is_stored_under_plain_keys(tmp_path):
+    models = []
+    for compiled in (False, True):
+        model = small_network()
+        model[4].p = 0.0  # compiled code draws other masks
+        batches = Batches(random_batches(3))
+        path = tmp_path / f"{compiled}.pth"
+        run_fit(model, batches, batches, path, epochs=2, keep="last", compiled=compiled)
+        models.append(torch.load(path))
+    assert list(models[0]) == list(models[1])
+    for key, value in models[0].items():
+        assert torch.allclose(value, models[1][key], atol=1e-5), key
 
 
 @pytest.mark.parametrize(

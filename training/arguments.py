@@ -1,8 +1,9 @@
 """Options that both training scripts have, and what the words in them mean on this machine."""
 
 import argparse
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safe_io import ArgumentParser, InputError, integer, number
 
 from . import distributed
 from .engine import fit
-from .record import Record, device_name
+from .record import Record, device_name, outputs
 from .runstate import MAY_CHANGE, RunState, stoppable
 from .schedule import OPTIMIZERS, learning_rate, make_optimizer
 
@@ -90,6 +91,18 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     return device
 
 
+@contextlib.contextmanager
+def one_line_when_out_of_memory() -> Iterator[None]:
+    """Turn the exception of a GPU that has not enough memory into InputError."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the GPU has not enough memory for a batch; compute it in parts with --accumulate 2 "
+            "(or more), or give a smaller --batch_size"
+        ) from error
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     """Type of the autocast regions for `--amp`; None: no mixed precision."""
     if name == "auto" and device.type != "cuda":
@@ -97,6 +110,31 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def refuse_overwriting(inputs: Mapping[str, Path], path: Path, *, keep: str) -> None:
+    """Raise InputError where a run that writes `path` would write over a file it is given.
+
+    inputs: option -> file. keep: with "both", X_last.pth is written, too.
+    """
+    for output in outputs(path, keep).values():
+        for option, file in inputs.items():
+            if output.resolve() == file.resolve():
+                raise InputError(
+                    f"the run would write {output}, which is given as {option}; give another name"
+                )
+
+
+def loading_options(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """What the loaders of both splits have in common."""
+    return {
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "num_workers": args.num_workers,
+        "device": device,
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+    }
 
 
 def fit_with_arguments(
@@ -129,7 +167,7 @@ def fit_with_arguments(
     config |= {key: facts[key] for key in same} | {"processes": distributed.world_size()}
     record = Record(path, keep=args.keep, facts=facts)
     state = RunState(path, config=config, save_minutes=args.save_minutes)
-    with stoppable(state):
+    with stoppable(state), one_line_when_out_of_memory():
         fit(
             model,
             train_loader,

@@ -113,7 +113,7 @@ class Run:
         for key, value in state["counters"].items():
             setattr(self, key, value)
         self.tally.restore(state["tally"])
-        self.record.restore(state["record"])
+        self.record.restore(state["record"], at_epoch_end=self.batches == 0)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

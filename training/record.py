@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from models import checkpoint
+from models.checkpoint import beside
 from safe_io import InputError, atomic_write
 
 COLUMNS = (
@@ -29,9 +30,10 @@ COLUMNS = (
 )
 
 
-def beside(path: Path, ending: str) -> Path:
-    """The file of the same run beside the checkpoint: X.pth and ".csv" give X.csv."""
-    return path.with_name(path.name.removesuffix(".pth") + ending)
+def outputs(path: Path, keep: str) -> dict[str, Path]:
+    """The checkpoints that a run writes: "best" and "last" -> path."""
+    last = beside(path, "_last.pth") if keep == "both" else path
+    return {kept: file for kept, file in (("best", path), ("last", last)) if keep in (kept, "both")}
 
 
 class Record:
@@ -66,11 +68,9 @@ class Record:
         state_dict: parameters and buffers at its end. unreadable: images so far that could not be
         decoded. last: whether the run ends here. Writing twice for one epoch does no harm.
         """
-        if self.keep != "last" and self.best is self.rows[-1]:
-            self.keep_parameters(self.path, "best", state_dict, unreadable)
-        if last and self.keep != "best":
-            path = beside(self.path, "_last.pth") if self.keep == "both" else self.path
-            self.keep_parameters(path, "last", state_dict, unreadable)
+        for kept, path in outputs(self.path, self.keep).items():
+            if last if kept == "last" else self.best is self.rows[-1]:
+                self.keep_parameters(path, kept, state_dict, unreadable)
         atomic_write(beside(self.path, ".csv"), self.as_csv())
         if last:
             for path in self.kept:
@@ -87,8 +87,8 @@ class Record:
         kept = {path.name: value for path, value in self.kept.items()}
         return {"rows": self.rows, "kept": kept, "seconds": time.monotonic() - self.start}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`.
+    def restore(self, state: Mapping[str, Any], *, at_epoch_end: bool) -> None:
+        """Go on from `state`; at the end of an epoch `write` is the next to be called.
 
         Raises InputError where a file kept earlier is no longer there as it was.
         """
@@ -97,9 +97,11 @@ class Record:
         for name, (epoch, sha256, kept) in state["kept"].items():
             path = self.path.with_name(name)
             self.kept[path] = (epoch, sha256, kept)
-            # The newest epoch is written again in any case.
-            newest = epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
-            if not newest and not (path.is_file() and checkpoint.sha256(path) == sha256):
+            # What is of the newest epoch, or will be replaced by it, is then written in any case.
+            rewritten = at_epoch_end and (
+                epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
+            )
+            if not rewritten and not (path.is_file() and checkpoint.sha256(path) == sha256):
                 raise InputError(
                     f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
                     "start anew with --overwrite"

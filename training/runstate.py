@@ -13,10 +13,10 @@ from types import FrameType
 from typing import Any
 
 from models import checkpoint
+from models.checkpoint import beside
 from safe_io import InputError, Interrupted, atomic_path, say, warn
 
 from . import distributed
-from .record import beside
 
 # What may differ between a run and its continuation: it changes no number on the same device.
 MAY_CHANGE = {
@@ -25,6 +25,7 @@ MAY_CHANGE = {
     "r",
     "data_dir",
     "device",
+    "download",
     "log_interval",
     "num_workers",
     "overwrite",
@@ -202,7 +203,7 @@ def locked(path: Path) -> Iterator[None]:
                     f"{holder.get('host')}; wait for it, give another name, or remove {file} if "
                     "that process is gone"
                 ) from None
-            file.unlink(missing_ok=True)
+            remove_stale(file, holder)
         except OSError as error:
             raise InputError(f"cannot write {file}: {error.strerror}") from error
     else:
@@ -231,6 +232,18 @@ def create(file: Path, text: str) -> None:
         mine.unlink(missing_ok=True)
 
 
+def remove_stale(file: Path, holder: Mapping[str, Any]) -> None:
+    """Remove a lock whose holder is gone, but not one that has just taken its place."""
+    # Only one of several runs that have seen the stale lock can rename it.
+    mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(file, mine)
+        if read_lock(mine) != holder:
+            with contextlib.suppress(FileExistsError):
+                os.link(mine, file)
+        mine.unlink()
+
+
 def read_lock(file: Path) -> dict[str, Any]:
     """Who holds the lock; {} for a file that does not say."""
     with contextlib.suppress(OSError, ValueError):
@@ -246,7 +259,8 @@ def is_running(holder: Mapping[str, Any]) -> bool:
         return False
     if holder.get("host") != socket.gethostname():
         return True
-    started = start_time(int(holder.get("pid", 0)))
+    pid = holder.get("pid")
+    started = start_time(pid) if isinstance(pid, int) else None
     return started is not None and started == holder.get("started")
 
 
