@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 DRAWN := build/drawn_images
 OUT := build/reproduce
 
-.PHONY: reproduce test lint
+.PHONY: reproduce experiment test lint
 
 # The three scripts in sequence on images drawn on the spot, as no checkpoints are shipped yet.
 reproduce: .venv/installed
@@ -22,6 +22,29 @@ reproduce: .venv/installed
 	  -a $(OUT)/gratings_model.pth -b $(OUT)/shapes_model.pth
 	$(RUN) cal_transferability.py -r $(OUT)/random_init_model.pth -a $(OUT)/gratings_model.pth \
 	  -b $(OUT)/shapes_model.pth
+
+# The experiment behind ckpt/shipped, into ckpt/, from DATA/tiny-imagenet-200 and DATA/cifar10 (which
+# holds the official batches or class folders). The same command goes on after an interruption.
+# OPTIONS is for the machine, such as OPTIONS='--num_workers 1'.
+NARROW := --arch resnet50_w16 --batch_size 128 --weight_decay 1e-4 --resume $(OPTIONS)
+TUNE = $(RUN) finetune.py --dataset CIFAR-10 --data_dir $(DATA)/cifar10 --lr 0.01 --keep both $(NARROW)
+FEW = $(TUNE) --val_interval 10
+
+experiment: .venv/installed
+	@test -n '$(DATA)' || { echo "error: say where the images are: make experiment DATA=DIR" >&2; exit 2; }
+	$(RUN) pretrain_on_ImageNet.py --data_dir $(DATA)/tiny-imagenet-200 --image_size 32 \
+	  --max_epoch 25 --lr 0.1 --scheduler cosine --warmup_epochs 1 $(NARROW) \
+	  -r random_init_model.pth -a tiny_imagenet_model.pth
+	$(TUNE) --max_epoch 30 -a tiny_imagenet_model.pth -b cifar10_model.pth
+	$(TUNE) --max_epoch 30 -a random_init_model.pth -b cifar10_scratch_model.pth
+	for seed in 0 1 2; do $(FEW) --max_samples 5000 --max_epoch 60 --seed $$seed \
+	  -a tiny_imagenet_model.pth -b cifar10_5000_seed$${seed}_model.pth || exit; done
+	for seed in 0 1 2 3 4; do $(FEW) --max_samples 500 --max_epoch 200 --seed $$seed \
+	  -a tiny_imagenet_model.pth -b cifar10_500_seed$${seed}_model.pth || exit; done
+	$(RUN) pretrain_on_ImageNet.py --arch resnet50_w16 --max_epoch 0 --seed 1 \
+	  -r random_init_seed1_model.pth
+	$(FEW) --max_samples 5000 --max_epoch 60 \
+	  -a random_init_seed1_model.pth -b cifar10_5000_null_model.pth
 
 test: lint
 	$(RUN) -m pytest

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.utils.data import Dataset
 
 from datasets import load
 from datasets.loader import make_loader
@@ -56,6 +58,10 @@ def main(argv: list[str] | None = None) -> None:
     refuse_overwriting({"-r": path_r}, path_a, keep=args.keep)
 
     device = choose_device(args.device, deterministic=args.deterministic)
+    if args.max_epoch == 0:
+        initialise(args, path_r, num_classes=len(read_data(args)[2]) if args.data_dir else 1000)
+        say(f"theta_r: {path_r.resolve()}")
+        return
     with run_of(path_a, resume=args.resume, overwrite=args.overwrite) as wanted:
         if wanted:
             train(args, path_r, path_a, device)
@@ -63,32 +69,43 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, path_r: Path, path_a: Path, device: torch.device) -> None:
     """Write theta_r, and train from it as the command line says."""
-    num_classes = 1000
-    if args.data_dir is not None:
-        train_set, val_set, classes = load("ImageNet", args.data_dir, image_size=args.image_size)
-        num_classes = len(classes)
-    torch.manual_seed(args.seed)
-    model = build(args.arch, num_classes, image_size=args.image_size)
-    if args.max_epoch > 0:
-        loading = loading_options(args, device)
-        train_loader = make_loader(train_set, train=True, **loading)
-        val_loader = make_loader(val_set, train=False, **loading)
+    train_set, val_set, classes = read_data(args)
+    loading = loading_options(args, device)
+    train_loader = make_loader(train_set, train=True, **loading)
+    val_loader = make_loader(val_set, train=False, **loading)
 
-    remove_half_written(path_r)
-    sha256_r = distributed.on_first(lambda: checkpoint.write(path_r, model.state_dict()))
-    written = []
-    if args.max_epoch > 0:
-        facts = {
+    model, sha256_r = initialise(args, path_r, num_classes=len(classes))
+    written = fit_with_arguments(
+        args,
+        model,
+        train_loader,
+        val_loader,
+        path=path_a,
+        device=device,
+        facts={
             "script": "pretrain_on_ImageNet.py",
             "classes": classes,
             "parent_sha256": sha256_r,
-        }
-        written = fit_with_arguments(
-            args, model, train_loader, val_loader, path=path_a, device=device, facts=facts
-        )
+        },
+    )
     say(f"theta_r: {path_r.resolve()}")
     for path in written:
         say(f"theta_A: {path.resolve()}")
+
+
+def read_data(args: argparse.Namespace) -> tuple[Dataset, Dataset, list[str]]:
+    """The two splits and the classes of ImageNet."""
+    return load("ImageNet", args.data_dir, image_size=args.image_size)
+
+
+def initialise(
+    args: argparse.Namespace, path_r: Path, *, num_classes: int
+) -> tuple[nn.Module, str]:
+    """Build the network, write its random initialisation theta_r; return it and the SHA-256."""
+    torch.manual_seed(args.seed)
+    model = build(args.arch, num_classes, image_size=args.image_size)
+    remove_half_written(path_r)
+    return model, distributed.on_first(lambda: checkpoint.write(path_r, model.state_dict()))
 
 
 if __name__ == "__main__":

@@ -307,6 +307,16 @@ def test_wrong_option_of_fine_tuning_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_unfinished_run_is_no_obstacle_to_writing_theta_r(images, tmp_path, monkeypatch):
+    """--max_epoch 0 writes nothing that belongs to -a."""
+    resume = tmp_path / "a.resume"
+    resume.write_bytes(b"of another run")
+    command = ["--max_epoch", "0", "--arch", "resnet50_w8", "-r", str(tmp_path / "r2.pth")]
+    command += ["-a", str(tmp_path / "a.pth")]
+    assert run(lambda: pretrain_on_ImageNet.main(command)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.resume", "r2.pth"]
+
+
 def test_gpu_without_memory_is_one_line(images, trained, tmp_path, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
