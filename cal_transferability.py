@@ -16,25 +16,25 @@ With the original authors' files it prints 18 values, from 3.44 (stem) to 1.0 (c
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 import report
-from models import ARCHS, build, checkpoint
+from models import ARCHS, checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import (
-    Layer,
-    auxiliary_heads,
-    check_same_network,
-    identify,
-    num_classes,
-    partition,
+from models.layers import Layer, auxiliary_heads, check_same_network, num_classes, partition
+from parameters import (
+    SHIPPED_A,
+    SHIPPED_B,
+    SHIPPED_R,
+    Pair,
+    check_shipped,
+    find_not_finite,
+    read_pair,
 )
 from report import LayerResult, Result
 from safe_io import (
@@ -132,109 +132,48 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     return result
 
 
-def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
-    """Say which file and tensor holds NaN or infinity."""
-    for file in checkpoints:
-        for key in layer.tensors:
-            if not torch.isfinite(file.tensors[key]).all():
-                return f"{file.path}: {key} holds NaN or infinity; the training has diverged"
-    return f"the values of {layer.name} are too large to compare"
-
-
-def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
-    """The standard random initialisation of `arch`, for an A whose own theta_r is unknown.
-
-    name: random:SEED.
-    """
-    seed = name.removeprefix("random:")
-    if not re.fullmatch("[0-9]{1,18}", seed):
-        raise InputError(f"-r {name}: the seed must be a whole number (a file: ./{name})")
-    if arch not in ARCHS:
-        raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
-    torch.manual_seed(int(seed))
-    theta_r = build(arch, num_classes(a.shapes) or 1000).state_dict()
-    return Checkpoint(Path(name), theta_r, container="")
-
-
-class Measurement(NamedTuple):
-    """All files measured against one pair of theta_r and theta_A, and what they are."""
-
-    results: list[Result]
-    failures: int
-    arch: str
-    r: Path
-    a: Path
-    r_is_substitute: bool
-
-
 def measure_files(
-    r_name: str,
-    a_name: str,
-    b_names: list[str],
-    *,
-    arch: str | None,
-    classes: int | None,
-    per_tensor: bool,
-) -> Measurement:
+    pair: Pair, names: list[str], *, classes: int | None, per_tensor: bool
+) -> list[Result]:
     """Measure every file of theta_FB against the same theta_r and theta_A, and print each result.
 
     With several files a bad one is named and passed over. Only numbers outlive the call: the
     parameters of one B at a time are in memory.
     """
-    a = checkpoint.read(checkpoint.locate(a_name))
-    grouped = partition(a.shapes)
-    arch = arch or identify(a.shapes)
-    if not grouped.family:
-        warn(
-            f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
-            f"own, and the last one ({grouped.head}) is taken for the classifier"
-        )
-    is_substitute = r_name.startswith("random:")
-    if is_substitute:
-        r = substitute(r_name, arch, a)
-    else:
-        r = checkpoint.read(checkpoint.locate(r_name))
-        report.warn_of_other_parent(a.path, r.path)
-    # Said once, and not for every file of theta_FB.
-    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=str(r.path))
-
     results = []
-    for name in b_names:
+    for name in names:
         try:
-            result = measure_file(name, r, a, classes=classes, per_tensor=per_tensor)
+            result = measure_file(pair, name, classes=classes, per_tensor=per_tensor)
         except InputError as error:
-            if len(b_names) == 1:
+            if len(names) == 1:
                 raise
             complain(error)
             continue
         results.append(result)
-        if len(b_names) > 1:
+        if len(names) > 1:
             say(f"{result.b}:")
-        report.print_result(result, substitute=is_substitute)
-    failures = len(b_names) - len(results)
-    return Measurement(results, failures, arch, r.path, a.path, is_substitute)
+        report.print_result(result, substitute=pair.r_is_substitute)
+    return results
 
 
-def measure_file(
-    name: str, r: Checkpoint, a: Checkpoint, *, classes: int | None, per_tensor: bool
-) -> Result:
+def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
     b = checkpoint.read(checkpoint.locate(name))
     if classes not in (None, num_classes(b.shapes)):
         found = num_classes(b.shapes)
         raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
-    result = measure(r, a, b, per_tensor=per_tensor)
-    report.warn_of_doubts(result, a, b)
-    report.warn_of_other_parent(b.path, a.path)
+    result = measure(pair.r, pair.a, b, per_tensor=per_tensor)
+    report.warn_of_doubts(result, pair.a, b)
+    report.warn_of_other_parent(b.path, pair.a.path)
     return result
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("-r", required=True, help="file of theta_r (a bare name: in ckpt/), or random:SEED")
-    add("-a", required=True, help="file of theta_A")
-    add("-b", required=True, nargs="+", help="files of theta_FB, or shell patterns")
+    add("-r", help="file of theta_r (a bare name: in ckpt/), or random:SEED")
+    add("-a", help="file of theta_A")
+    add("-b", nargs="+", metavar="FILE", help="files of theta_FB, or shell patterns")
     add("--group", action="store_true", help="the files of -b are seeds of one experiment")
     add("--arch", choices=ARCHS, metavar="ARCH", help="overrules what the keys of A say")
     add("--num_classes", type=integer(1), help="check that B has so many classes")
@@ -247,11 +186,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.plot and args.no_plot:
         parser.error("--plot and --no_plot exclude each other")
+    missing = [f"-{key}" for key in "rab" if getattr(args, key) is None]
+    if len(missing) in (1, 2):
+        parser.error(
+            f"{' and '.join(missing)} missing: give all of -r, -a and -b, or none of them to "
+            "measure the shipped files"
+        )
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.b is None:
+        check_shipped()
+        args.r, args.a, args.b = str(SHIPPED_R), str(SHIPPED_A), list(map(str, SHIPPED_B))
+        if not args.no_plot and args.plot is None:
+            args.plot = checkpoint.CKPT_DIR / "shipped_transferability.png"
     names = checkpoint.expand(args.b)
     inputs = [checkpoint.place(name) for name in (args.r, args.a, *names)]
     outputs = [check_output(path) for path in (args.json, args.csv, args.plot) if path]
@@ -259,10 +209,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
-    measured = measure_files(
-        args.r, args.a, names, arch=args.arch, classes=args.num_classes, per_tensor=args.per_tensor
-    )
-    results = measured.results
+    pair = read_pair(args.r, args.a, arch=args.arch)
+    results = measure_files(pair, names, classes=args.num_classes, per_tensor=args.per_tensor)
+    facts = pair.facts
+    del pair  # the figure needs memory, too
     if not results:
         return 2
     if len(names) > 1:
@@ -271,21 +221,20 @@ def main(argv: list[str] | None = None) -> int:
     if seeds:
         report.print_group(seeds)
 
-    plot = args.plot
-    if plot is None and not args.no_plot:
+    if args.plot is None and not args.no_plot:
         b = results[0].b
-        plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
-        outputs.append(plot)
+        args.plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
+        outputs.append(args.plot)
         report.check_outputs(outputs, inputs)
     if args.json:
-        atomic_write(args.json, report.to_json(measured, seeds))
+        atomic_write(args.json, report.to_json(facts, results, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(results))
-    if plot or args.show:
-        report.draw(results, seeds, plot, show=args.show)
+    if args.plot or args.show:
+        report.draw(results, seeds, args.plot, show=args.show)
     for path in outputs:
         say(path.resolve())
-    return 1 if measured.failures else 0
+    return 0 if len(results) == len(names) else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,13 +270,13 @@ def places(path: Path) -> set[Path]:
     return {path.parent.resolve() / path.name, path.resolve()}
 
 
-def to_json(measured: Any, seeds: Group | None) -> str:
+def to_json(facts: Mapping[str, Any], results: list[Result], seeds: Group | None) -> str:
     """Everything, unrounded; infinite values are the string "inf", as JSON has no such number.
 
-    measured: the Measurement of cal_transferability.py.
+    facts: entries for arch, r, a, r_is_substitute.
     """
     found = []
-    for result in measured.results:
+    for result in results:
         entry = {
             "b": str(result.b),
             "transferability": result.transferability,
@@ -285,13 +286,7 @@ def to_json(measured: Any, seeds: Group | None) -> str:
         if result.tensors:
             entry["tensors"] = [layer_json(x) for x in result.tensors]
         found.append(entry)
-    content = {
-        "arch": measured.arch,
-        "r": str(measured.r),
-        "a": str(measured.a),
-        "r_is_substitute": measured.r_is_substitute,
-        "results": found,
-    }
+    content = {**facts, "results": found}
     if seeds:
         content["group"] = {
             **seeds._asdict(),

@@ -87,7 +87,8 @@ def locate(name: str) -> Path:
     if not os.path.isfile(archive):
         raise InputError(
             f"checkpoint {path} is missing; copy the original repository's split archives into "
-            f"{CKPT_DIR} (see README.md there), or run steps 1 and 2"
+            f"{CKPT_DIR} (see README.md there), run steps 1 and 2, or run step 3 without -r, -a "
+            "and -b for the shipped narrow network"
         )
     split_zip.join(archive, path)
     say(f"{path} unpacked from {archive}")
