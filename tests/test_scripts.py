@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import cal_transferability
+import evaluate
 import finetune
 import pretrain_on_ImageNet
 from models import build, checkpoint
@@ -305,6 +306,20 @@ def test_wrong_option_of_fine_tuning_is_one_line(
     code = tune(images, trained, tmp_path, *options)
     assert_refused(code, capsys, message)
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_gives_the_recorded_accuracy(images, trained, tmp_path, capsys):
+    record = json.loads((trained / "b.json").read_text())
+    task = ("--dataset", "Folder", "--data_dir", images / "task_b", "--image_size", 32)
+    task += ("--num_workers", 0, "-b", trained / "b.pth")
+    capsys.readouterr()
+    assert call(evaluate, *task) == 0
+    out = capsys.readouterr().out
+    assert f"accuracy {record['val_acc']:.2f} % of {record['val_images']} images, loss" in out
+
+    code = call(evaluate, *task, "--max_classes", 2)
+    assert_refused(code, capsys, "b.pth has a classifier of 4 classes, but Folder in")
+    assert_refused(call(evaluate, *task, "--arch", "resnet18"), capsys, "does not fit resnet18")
 
 
 def test_unfinished_run_is_no_obstacle_to_writing_theta_r(images, tmp_path, monkeypatch):

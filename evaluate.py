@@ -1,0 +1,76 @@
+"""Accuracy and loss of a checkpoint on the validation images of a data set, in float32.
+
+    python evaluate.py --dataset CIFAR-10 --data_dir DIR -b cifar10_model_lr001.pth
+
+The transform is that of validation in the training scripts, so the accuracy is the one that X.json
+records for the epoch kept, but for mixed precision.
+"""
+
+import argparse
+import contextlib
+import sys
+
+from datasets import DATASETS, load
+from datasets.loader import make_loader
+from models import ARCHS, build, checkpoint, default_image_size
+from models.layers import identify, num_classes
+from safe_io import ArgumentParser, InputError, integer, run, say
+from training.arguments import choose_device, usable_cores
+from training.engine import evaluate
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--dataset", default="CIFAR-10", help=f"one of {', '.join(DATASETS)}")
+    add("--data_dir", required=True, help="folder of the data set")
+    add("-b", required=True, help="file to evaluate; a bare name: in ckpt/")
+    add("--arch", choices=ARCHS, metavar="ARCH", help="(None: from the keys of the file)")
+    add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, else 224)")
+    add("--max_classes", type=integer(2), help="use the first so many classes")
+    add("--batch_size", type=integer(1), default=256)
+    add("--num_workers", type=integer(0), default=min(8, usable_cores()), help="that load images")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    theta = checkpoint.read(checkpoint.locate(args.b))
+    arch = args.arch or identify(theta.shapes)
+    if arch not in ARCHS:
+        raise InputError(f"{theta.path} is of no known network; name it with --arch")
+    device = choose_device(args.device)
+
+    size = args.image_size or default_image_size(arch)
+    _, val_set, classes = load(
+        args.dataset, args.data_dir, image_size=size, max_classes=args.max_classes
+    )
+    if num_classes(theta.shapes) != len(classes):
+        raise InputError(
+            f"{theta.path} has a classifier of {num_classes(theta.shapes)} classes, but "
+            f"{args.dataset} in {args.data_dir} has {len(classes)}"
+        )
+
+    model = build(arch, len(classes), image_size=val_set.image_size)
+    try:
+        model.load_state_dict(theta.tensors)
+    except RuntimeError as error:
+        raise InputError(f"{theta.path} does not fit {arch}: {error}") from error
+    loader = make_loader(
+        val_set,
+        train=False,
+        batch_size=args.batch_size,
+        seed=0,
+        num_workers=args.num_workers,
+        device=device,
+    )
+    loss, accuracy = evaluate(
+        model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
+    )
+    images = len(val_set) - len(loader.unreadable)
+    say(f"{theta.path}: accuracy {accuracy:.2f} % of {images} images, loss {loss:.4f}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
