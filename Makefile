@@ -45,6 +45,13 @@ experiment: .venv/installed
 	  -r random_init_seed1_model.pth
 	$(FEW) --max_samples 5000 --max_epoch 60 \
 	  -a random_init_seed1_model.pth -b cifar10_5000_null_model.pth
+	$(RUN) cal_transferability.py -r ckpt/random_init_model.pth -a ckpt/tiny_imagenet_model.pth \
+	  -b 'ckpt/cifar10_*seed*_model*.pth' ckpt/cifar10_model.pth ckpt/cifar10_model_last.pth \
+	  'ckpt/cifar10_scratch_model*.pth' --json ckpt/results.json --no_plot
+	$(RUN) cal_transferability.py -r ckpt/random_init_model.pth -a ckpt/random_init_seed1_model.pth \
+	  -b 'ckpt/cifar10_5000_null_model*.pth' --json ckpt/null.json --no_plot
+	$(RUN) -m pip install --quiet -r requirements-findings.txt
+	$(RUN) figures/results.py ckpt --plot ckpt/results.png
 
 test: lint
 	$(RUN) -m pytest
@@ -58,6 +65,6 @@ lint: .venv/installed-dev
 	$(RUN) -m pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-findings.txt .venv/installed
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@

@@ -106,6 +106,7 @@ def test_two_processes_train_like_one(task):
     for processes in (1, 2):
         done = fine_tune(task, f"b{processes}", processes=processes)
         assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
         assert done.stdout.count("epoch 1/1") == 1
         assert done.stdout.count("theta_FB:") == 1
         records.append(json.loads((task / f"b{processes}.json").read_text()))

@@ -4,6 +4,7 @@ Without torchrun there is one process and every function here does nothing to it
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,10 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     ids = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # torch 2.14 has a new name for the option, which older versions lack.
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 def share_buffers(model: nn.Module) -> None:

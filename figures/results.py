@@ -1,0 +1,164 @@
+"""The results of `make experiment`: the table and the figure of the README.
+
+    python figures/results.py [DIR]
+
+reads results.json and null.json (written by step 3) and the X.json of every run in DIR (default:
+those of the shipped checkpoints), prints the table, T beside its chance level T0 and the ratio Q
+per layer, and writes results.png beside this file. Intervals are 95 % t intervals over seeds, which
+statsmodels computes (requirements-findings.txt).
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from figures.published_cifar10 import PUBLISHED, PUBLISHED_MEAN
+from report import draw_curve, save_figure
+from safe_io import ArgumentParser, InputError, run, say
+
+LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
+FIGURE = Path(__file__).resolve().with_suffix(".png")
+# Start and images of a row -> its runs, named as in the Makefile.
+ROWS = {
+    "theta_A, 500": [f"cifar10_500_seed{seed}_model" for seed in range(5)],
+    "theta_A, 5,000": [f"cifar10_5000_seed{seed}_model" for seed in range(3)],
+    "theta_A, 50,000": ["cifar10_model"],
+    "theta_r, 50,000": ["cifar10_scratch_model"],
+    "another theta_r, 5,000": ["cifar10_5000_null_model"],
+}
+NULL = ROWS["another theta_r, 5,000"][0]
+
+
+class Run(NamedTuple):
+    """One checkpoint: the record of its training, and what step 3 says of it."""
+
+    record: dict[str, Any]
+    measured: dict[str, Any]
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """All but the classifier."""
+        return [layer for layer in self.measured["layers"] if layer["in_mean"]]
+
+
+def read_runs(folder: Path) -> dict[str, Run]:
+    """Name of the checkpoint -> run; InputError where a file is missing or is no such JSON."""
+    runs = {}
+    for name in ("results.json", "null.json"):
+        for measured in read_json(folder / name)["results"]:
+            stem = Path(measured["b"]).stem
+            runs[stem] = Run(read_json(folder / f"{stem}.json"), measured)
+    missing = [stem for stems in ROWS.values() for stem in stems if stem not in runs]
+    if missing:
+        raise InputError(f"{folder} lacks the measurement of {missing[0]}; run make experiment")
+    return runs
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; run make experiment first") from error
+
+
+def interval(values: list[float]) -> str:
+    """Mean, and half the width of its 95 % t interval where there are several values."""
+    mean = f"{statistics.fmean(values):.2f}"
+    if len(values) == 1:
+        return mean
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    low, high = DescrStatsW(values).tconfint_mean(alpha=0.05)
+    return f"{mean} +/- {(high - low) / 2:.2f}"
+
+
+def table(runs: dict[str, Run]) -> list[str]:
+    """Lines of the table in Markdown."""
+    lines = [
+        "| start, images | steps | kept epoch | n | accuracy, % | T | geometric mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label, stems in ROWS.items():
+        for kept, ending in (("best", ""), ("last", "_last")):
+            found = [runs[stem + ending] for stem in stems]
+            epochs = sorted({each.record["kept_epoch"] for each in found})
+            shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+            cells = [
+                label,
+                f"{found[0].record['steps']:,}",
+                f"{kept} ({shown} of {found[0].record['epochs']})",
+                str(len(found)),
+                interval([each.record["val_acc"] for each in found]),
+                interval([each.measured["transferability"] for each in found]),
+                interval([each.measured["geometric_mean"] for each in found]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def mean_by_layer(found: list[Run], key: str) -> list[float]:
+    """Mean over runs of one of a layer's numbers."""
+    return [
+        statistics.fmean(layer[key] for layer in layers)
+        for layers in zip(*(each.layers for each in found), strict=True)
+    ]
+
+
+def print_profiles(runs: dict[str, Run]) -> None:
+    """Print T beside its chance level T0, and Q, for every layer but the classifier."""
+    seeds = [runs[f"{stem}_last"] for stem in ROWS["theta_A, 5,000"]]
+    t = mean_by_layer(seeds, "transferability")
+    t0 = mean_by_layer([runs[f"{NULL}_last"]], "transferability")
+    far = mean_by_layer([runs["cifar10_scratch_model_last"]], "distance_r_b")
+    near = mean_by_layer([runs["cifar10_model_last"]], "distance_a_b")
+    for name, values in (
+        ("T, 5,000 images, last epoch", t),
+        ("T0, the same from another theta_r", t0),
+        ("T / T0", [x / y for x, y in zip(t, t0, strict=True)]),
+        ("Q, 50,000 images, last epoch", [x / y for x, y in zip(far, near, strict=True)]),
+    ):
+        say(f"{name}: {[round(x, 2) for x in values]}, mean {statistics.fmean(values):.2f}")
+
+
+def draw(runs: dict[str, Run], path: Path) -> None:
+    """Draw the layer-wise curves of both shipped files beside the published one."""
+    shipped = {
+        "50,000 images, best epoch": runs["cifar10_model"],
+        "500 images, last epoch": runs["cifar10_500_seed0_model_last"],
+    }
+    curves = {
+        f"{title} (mean {each.measured['transferability']:.2f})": [
+            layer["transferability"] for layer in each.measured["layers"]
+        ]
+        for title, each in shipped.items()
+    }
+    curves[f"published: ResNet-50, ImageNet (mean {PUBLISHED_MEAN})"] = list(PUBLISHED)
+    figure = Figure(figsize=(5 * len(curves), 3.2), layout="constrained")
+    for i, (title, values) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot(1, len(curves), i)
+        draw_curve(axes, values)
+        axes.set_title(title)
+    save_figure(figure, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=LOGS, help="folder of the logs")
+    parser.add_argument("--plot", type=Path, default=FIGURE, help="file for the figure")
+    args = parser.parse_args(argv)
+    runs = read_runs(args.folder)
+    for line in table(runs):
+        say(line)
+    print_profiles(runs)
+    draw(runs, args.plot)
+    say(args.plot.resolve())
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
