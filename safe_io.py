@@ -80,8 +80,10 @@ def run(main: Callable[[], int | None]) -> int:
 class ArgumentParser(argparse.ArgumentParser):
     """argparse whose complaint is one line like every other, and whose help shows defaults."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    def __init__(self, description: str, prog: str | None = None) -> None:
+        super().__init__(
+            prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+        )
 
     def error(self, message: str) -> None:
         raise InputError(f"{message} (see {self.prog} --help)")

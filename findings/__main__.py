@@ -1,0 +1,35 @@
+"""Commands on the findings of the paper (sections 3 and 4).
+
+    python -m findings published
+    python -m findings COMMAND --help
+"""
+
+import importlib
+import sys
+
+from safe_io import InputError, run, say
+
+# Command -> what it does. Each is a module with `main(argv)`, imported when it is wanted.
+COMMANDS = {
+    "published": "check the published numbers and fit them again",
+    "factors": "domain gap G, intraclass variance D and classes K of a data set",
+    "regression": "regress log T on chosen factors",
+    "figures": "draw the figures from a table of results",
+    "study": "run fine-tuning and measurement for every row of a plan",
+}
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] in ([], ["-h"], ["--help"]):
+        say("usage: python -m findings COMMAND ...; COMMAND --help tells its options")
+        for name, purpose in COMMANDS.items():
+            say(f"  {name:12}{purpose}")
+        return None if words else 2
+    if words[0] not in COMMANDS:
+        raise InputError(f"unknown command '{words[0]}'; one of {', '.join(COMMANDS)}")
+    return importlib.import_module(f"findings.{words[0]}").main(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
