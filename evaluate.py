@@ -1,9 +1,10 @@
-"""Accuracy and loss of a checkpoint on the validation images of a data set, in float32.
+"""Accuracy and loss of a checkpoint on the images of a data set, in float32.
 
     python evaluate.py --dataset CIFAR-10 --data_dir DIR -b cifar10_model_lr001.pth
 
-The transform is that of validation in the training scripts, so the accuracy is the one that X.json
-records for the epoch kept, but for mixed precision.
+The transform is that of validation in the training scripts, so on the validation images the
+accuracy is the one that X.json records for the epoch kept, but for mixed precision. With --split
+train the training images are taken, without augmentation.
 """
 
 import argparse
@@ -27,7 +28,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("-b", required=True, help="file to evaluate; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, metavar="ARCH", help="(None: from the keys of the file)")
     add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, else 224)")
+    add("--split", choices=("train", "val"), default="val", help="which images")
     add("--max_classes", type=integer(2), help="use the first so many classes")
+    add("--max_samples", type=integer(1), help="training images, drawn as finetune.py does")
+    add("--seed", type=integer(0), default=0, help="of that draw")
     add("--batch_size", type=integer(1), default=256)
     add("--num_workers", type=integer(0), default=min(8, usable_cores()), help="that load images")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
@@ -43,22 +47,28 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(args.device)
 
     size = args.image_size or default_image_size(arch)
-    _, val_set, classes = load(
-        args.dataset, args.data_dir, image_size=size, max_classes=args.max_classes
+    train_set, val_set, classes = load(
+        args.dataset,
+        args.data_dir,
+        image_size=size,
+        max_classes=args.max_classes,
+        max_samples=args.max_samples,
+        seed=args.seed,
     )
+    images = train_set if args.split == "train" else val_set
     if num_classes(theta.shapes) != len(classes):
         raise InputError(
             f"{theta.path} has a classifier of {num_classes(theta.shapes)} classes, but "
             f"{args.dataset} in {args.data_dir} has {len(classes)}"
         )
 
-    model = build(arch, len(classes), image_size=val_set.image_size)
+    model = build(arch, len(classes), image_size=images.image_size)
     try:
         model.load_state_dict(theta.tensors)
     except RuntimeError as error:
         raise InputError(f"{theta.path} does not fit {arch}: {error}") from error
     loader = make_loader(
-        val_set,
+        images,
         train=False,
         batch_size=args.batch_size,
         seed=0,
@@ -68,8 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     loss, accuracy = evaluate(
         model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
     )
-    images = len(val_set) - len(loader.unreadable)
-    say(f"{theta.path}: accuracy {accuracy:.2f} % of {images} images, loss {loss:.4f}")
+    count = len(images) - len(loader.unreadable)
+    say(f"{theta.path}: accuracy {accuracy:.2f} % of {count} images, loss {loss:.4f}")
 
 
 if __name__ == "__main__":

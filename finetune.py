@@ -9,17 +9,21 @@ new. From random_init_model.pth instead of theta_A it trains from scratch and gi
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from cal_transferability import measure
 from datasets import DATASETS, load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint, default_image_size
 from models.checkpoint import Checkpoint
-from models.layers import identify
+from models.layers import check_same_network, identify
 from models.pretrained import freeze, load_pretrained
-from safe_io import ArgumentParser, InputError, integer, number, run, say
+from safe_io import ArgumentParser, InputError, integer, number, run, say, warn
 from training.arguments import (
     add_run_arguments,
     choose_device,
@@ -40,6 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--max_samples", type=integer(1), help="training images, drawn evenly from the classes")
     add("--max_classes", type=integer(2), help="use the first so many classes")
     add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
+    add("-r", help="file of theta_r, to measure T after every epoch (X.csv, X_layers.csv)")
     add("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, default="resnet50")
     add("--image_size", type=integer(32), help="pixels a side (None: 32 for CIFAR, 224 for ViT)")
@@ -56,7 +61,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     path_a, path_b = checkpoint.locate(args.a), checkpoint.output_path(args.b)
-    refuse_overwriting({"-a": path_a}, path_b, keep=args.keep)
+    path_r = checkpoint.locate(args.r) if args.r else None
+    refuse_overwriting({"-a": path_a, "-r": path_r}, path_b, keep=args.keep)
     theta_a = checkpoint.read(path_a)
     arch_a = identify(theta_a.shapes)
     if arch_a in ARCHS and arch_a != args.arch:
@@ -65,11 +71,15 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(args.device, deterministic=args.deterministic)
     with run_of(path_b, resume=args.resume, overwrite=args.overwrite) as wanted:
         if wanted:
-            train(args, theta_a, path_b, device)
+            train(args, theta_a, path_r, path_b, device)
 
 
 def train(
-    args: argparse.Namespace, theta_a: Checkpoint, path_b: Path, device: torch.device
+    args: argparse.Namespace,
+    theta_a: Checkpoint,
+    path_r: Path | None,
+    path_b: Path,
+    device: torch.device,
 ) -> None:
     """Fine-tune theta_A as the command line says."""
     size = args.image_size or default_image_size(args.arch)
@@ -102,9 +112,40 @@ def train(
             "classes": classes,
             "parent_sha256": checkpoint.sha256(theta_a.path),
         },
+        measure=along_the_way(path_r, theta_a, model) if path_r else None,
     )
     for path in written:
         say(f"theta_FB: {path.resolve()}")
+
+
+def along_the_way(
+    path_r: Path, theta_a: Checkpoint, model: nn.Module
+) -> Callable[[], tuple[float | None, list[dict[str, Any]]]]:
+    """A function that measures T of the parameters of the moment, as step 3 does."""
+    theta_r = checkpoint.read(path_r)
+    check_same_network(
+        theta_a.shapes, theta_r.shapes, name_a=str(theta_a.path), name_other=str(path_r)
+    )
+
+    def measure_now() -> tuple[float | None, list[dict[str, Any]]]:
+        tensors = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        try:
+            result = measure(theta_r, theta_a, Checkpoint(Path("the network"), tensors, ""))
+        except InputError as error:
+            warn(f"T is not measured in this epoch: {error}")
+            return None, []
+        layers = [
+            {
+                "layer": x.layer.name,
+                "distance_r_b": x.distance_r_b,
+                "distance_a_b": x.distance_a_b,
+                "transferability": x.transferability,
+            }
+            for x in result.layers
+        ]
+        return result.transferability, layers
+
+    return measure_now
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The two training scripts, and the three in sequence, on images drawn for the test."""
 
+import csv
 import json
 import os
 import re
@@ -317,9 +318,61 @@ def test_evaluation_gives_the_recorded_accuracy(images, trained, tmp_path, capsy
     out = capsys.readouterr().out
     assert f"accuracy {record['val_acc']:.2f} % of {record['val_images']} images, loss" in out
 
+    assert call(evaluate, *task, "--split", "train", "--max_samples", 40) == 0
+    assert "% of 40 images" in capsys.readouterr().out
     code = call(evaluate, *task, "--max_classes", 2)
     assert_refused(code, capsys, "b.pth has a classifier of 4 classes, but Folder in")
     assert_refused(call(evaluate, *task, "--arch", "resnet18"), capsys, "does not fit resnet18")
+
+
+def test_transferability_along_the_way_is_that_of_step_3(images, trained, tmp_path, capsys):
+    options = ("-r", trained / "r.pth", "--keep", "both", "--max_epoch", 3)
+    assert tune(images, trained, tmp_path, *options) == 0
+    measured = tmp_path / "t.json"
+    files = ("-r", trained / "r.pth", "-a", trained / "a.pth", "-b", tmp_path / "b_last.pth")
+    assert call(cal_transferability, *files, "--json", measured, "--no_plot") == 0
+    (result,) = json.loads(measured.read_text())["results"]
+
+    with open(tmp_path / "b.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [*COLUMNS, "transferability"]
+    overall = [float(row["transferability"]) for row in rows]
+    assert overall[-1] == result["transferability"]
+    assert overall[0] > overall[1] > overall[2] > 1  # the way gets longer
+
+    with open(tmp_path / "b_layers.csv", newline="") as file:
+        layers = list(csv.DictReader(file))
+    assert len(layers) == 3 * 18
+    for row, layer in zip(layers[-18:], result["layers"], strict=True):
+        assert (row["epoch"], row["step"], row["layer"]) == ("3", rows[2]["step"], layer["name"])
+        assert float(row["transferability"]) == layer["transferability"]
+        assert row["distance_a_b"] == str(layer["distance_a_b"] or "")
+
+
+def test_transferability_along_the_way_survives_an_interruption(images, trained, tmp_path):
+    options = ("-r", trained / "r.pth", "--max_epoch", 2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert tune(images, trained, whole, *options) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # A signal in the second epoch, after the first has been measured.
+        patch.setattr(engine, "evaluate", stop_at_second_call(engine.evaluate))
+        assert tune(images, trained, parts, *options) == 128 + signal.SIGTERM
+    assert tune(images, trained, parts, *options, "--resume") == 0
+    assert (whole / "b_layers.csv").read_bytes() == (parts / "b_layers.csv").read_bytes()
+
+
+def stop_at_second_call(function):
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return function(*args, **kwargs)
+
+    return wrapped
 
 
 def test_unfinished_run_is_no_obstacle_to_writing_theta_r(images, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-def refuse_overwriting(inputs: Mapping[str, Path], path: Path, *, keep: str) -> None:
+def refuse_overwriting(inputs: Mapping[str, Path | None], path: Path, *, keep: str) -> None:
     """Raise InputError where a run that writes `path` would write over a file it is given.
 
     inputs: option -> file. keep: with "both", X_last.pth is written, too.
     """
     for output in outputs(path, keep).values():
         for option, file in inputs.items():
-            if output.resolve() == file.resolve():
+            if file is not None and output.resolve() == file.resolve():
                 raise InputError(
                     f"the run would write {output}, which is given as {option}; give another name"
                 )
@@ -146,11 +146,12 @@ def fit_with_arguments(
     path: Path,
     device: torch.device,
     facts: Mapping[str, Any],
+    measure: Callable[[], tuple[float | None, list[dict[str, Any]]]] | None = None,
 ) -> list[Path]:
     """Train `model` as the command line says; return the checkpoints written.
 
     path: the checkpoint X.pth to write, locked by the caller. facts: what X.json records of this
-    script's own (see Record).
+    script's own, measure: its transferability after every epoch (see Record).
     """
     model.to(device, memory_format=torch.channels_last)
     facts = {
@@ -165,7 +166,7 @@ def fit_with_arguments(
     same = ("script", "classes", "train_images", "val_images", "parent_sha256")
     config = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
     config |= {key: facts[key] for key in same} | {"processes": distributed.world_size()}
-    record = Record(path, keep=args.keep, facts=facts)
+    record = Record(path, keep=args.keep, facts=facts, measure=measure)
     state = RunState(path, config=config, save_minutes=args.save_minutes)
     with stoppable(state), one_line_when_out_of_memory():
         fit(

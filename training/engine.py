@@ -356,7 +356,7 @@ def fit(
             "images_per_s": round(images / trained, 1),
             "seconds": round(run.seconds + time.monotonic() - start, 2),
         }
-        record.rows.append(row)
+        record.add(row)
         note_unreadable()
         run.unreadable = distributed.union(run.unreadable)
         run.start_epoch(epoch + 1)

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,15 @@ COLUMNS = (
     "images_per_s",
     "seconds",
 )
+LAYER_COLUMNS = (
+    "epoch",
+    "step",
+    "sum_lr",
+    "layer",
+    "distance_r_b",
+    "distance_a_b",
+    "transferability",
+)
 
 
 def outputs(path: Path, keep: str) -> dict[str, Path]:
@@ -45,10 +54,21 @@ class Record:
 
     facts: what is known before training (script, args, arch, classes, train_images, val_images,
         seed, parent_sha256, device). Accuracies are per cent.
+    measure: gives the transferability of the parameters of the moment, overall (None where there is
+        none) and a row of LAYER_COLUMNS per layer, without the first three; X.csv has it in a
+        further column then, and X_layers.csv the layers.
     """
 
-    def __init__(self, path: Path, *, keep: str, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep: str,
+        facts: Mapping[str, Any],
+        measure: Callable[[], tuple[float | None, list[dict[str, Any]]]] | None = None,
+    ) -> None:
         self.path = path
+        self.measure = measure
         self.keep = keep
         self.facts = dict(facts)
         self.rows: list[dict[str, Any]] = []
@@ -62,6 +82,12 @@ class Record:
         validated = [row for row in self.rows if row["val_acc"] is not None]
         return max(validated, key=lambda row: row["val_acc"], default={})
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Note the end of an epoch; `row` has all COLUMNS."""
+        if self.measure:
+            row["transferability"], row["layers"] = self.measure()
+        self.rows.append(row)
+
     def write(self, state_dict: Mapping, *, unreadable: int, last: bool) -> None:
         """Bring the files up to date with the epoch of the newest row.
 
@@ -71,7 +97,11 @@ class Record:
         for kept, path in outputs(self.path, self.keep).items():
             if last if kept == "last" else self.best is self.rows[-1]:
                 self.keep_parameters(path, kept, state_dict, unreadable)
-        atomic_write(beside(self.path, ".csv"), self.as_csv())
+        columns = (*COLUMNS, *(["transferability"] if self.measure else []))
+        atomic_write(beside(self.path, ".csv"), as_csv(columns, self.rows))
+        if self.measure:
+            layers = [{**row, **layer} for row in self.rows for layer in row.get("layers", ())]
+            atomic_write(beside(self.path, "_layers.csv"), as_csv(LAYER_COLUMNS, layers))
         if last:
             for path in self.kept:
                 self.write_json(path, unreadable, finished=True)
@@ -131,13 +161,14 @@ class Record:
         }
         atomic_write(beside(path, ".json"), json.dumps(description, indent=1) + "\n")
 
-    def as_csv(self) -> str:
-        """All rows so far; numbers in full precision, empty cells where nothing was measured."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+
+def as_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table; numbers in full precision, empty cells where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def versions() -> dict[str, str]:

@@ -126,7 +126,16 @@ def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
     What a run that was killed had half written is deleted.
     Raises InputError for an unfinished run that the command line does not speak of.
     """
-    for ending in (".pth", "_last.pth", ".resume", ".csv", ".json", "_last.json", ".lock"):
+    for ending in (
+        ".pth",
+        "_last.pth",
+        ".resume",
+        ".csv",
+        "_layers.csv",
+        ".json",
+        "_last.json",
+        ".lock",
+    ):
         remove_half_written(beside(path, ending))
     state = [beside(path, ending) for ending in (".resume", ".resume.prev")]
     unfinished = [file for file in state if file.exists()]
