@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from cal_transferability import measure
-from datasets import DATASETS, load
+from datasets import DATASETS, download, load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint, default_image_size
 from models.checkpoint import Checkpoint
 from models.layers import check_same_network, identify
 from models.pretrained import freeze, load_pretrained
 from safe_io import ArgumentParser, InputError, integer, number, run, say, warn
+from training import distributed
 from training.arguments import (
     add_run_arguments,
     choose_device,
@@ -82,6 +83,9 @@ def train(
     device: torch.device,
 ) -> None:
     """Fine-tune theta_A as the command line says."""
+    if args.download:
+        # By the first process; the others find the files.
+        distributed.on_first(lambda: download(args.dataset, args.data_dir))
     size = args.image_size or default_image_size(args.arch)
     train_set, val_set, classes = load(
         args.dataset,

@@ -39,6 +39,8 @@ def read(root: Path) -> Found:
     Raises InputError for anything else.
     """
     train = root / "train"
+    if train.is_file():
+        raise InputError(f"{train} is a file; expected a folder with class folders there")
     if train.is_dir():
         for val in (root / "val", root / "test"):
             if val.is_dir():
@@ -46,7 +48,39 @@ def read(root: Path) -> Found:
         # A folder "train" of images may be a class: locomotives.
         if sub_folders(train):
             raise InputError(f"{root} has train, but neither val nor test: expected val/CLASS/*")
-    return split(class_images(root))
+    images = class_images(root)
+    # Whole data sets, one folder each, would otherwise be taken for the classes.
+    for name in images:
+        for other in ("val", "test"):
+            if (root / name / "train").is_dir() and (root / name / other).is_dir():
+                raise InputError(
+                    f"{root / name} is no class: it holds train and {other}; give a folder with "
+                    "class folders, or with train and val (or test) of class folders"
+                )
+    return split(images)
+
+
+def locate(root: Path, tops: Sequence[str] = ("",)) -> Path | None:
+    """The first of the folders `tops` in `root` with images in class folders, or with "train".
+
+    Cheap: of every class folder only one image is looked for, and none in deeper folders.
+    """
+    for top in tops:
+        folder = root / top
+        if folder.is_dir() and (
+            (folder / "train").is_dir() or any(holds_image(folder / n) for n in sub_folders(folder))
+        ):
+            return folder
+    return None
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether an image lies in the folder itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_image(entry.name) for entry in entries)
+    except OSError:
+        return False
 
 
 def read_pair(train: Path, val: Path) -> Found:
@@ -55,13 +89,20 @@ def read_pair(train: Path, val: Path) -> Found:
 
 
 def match(
-    train: Path, train_images: dict[str, list[str]], val: Path, val_images: dict[str, list[str]]
+    train: Path | str,
+    train_images: dict[str, list[str]],
+    val: Path | str,
+    val_images: dict[str, list[str]],
 ) -> Found:
     """Join two splits, each class name -> paths; `train` and `val` are where they come from.
 
-    A class that only `val` has is an InputError, one that only `train` has is a warning.
+    A class without training images and one that only `val` has are InputErrors, one that only
+    `train` has is a warning.
     """
     classes = list(train_images)
+    empty = [name for name in classes if not train_images[name]]
+    if empty:
+        raise InputError(f"{train} has no images of {listing(empty)}; every class needs some")
     extra = [name for name in val_images if name not in train_images]
     if extra:
         raise InputError(
@@ -80,15 +121,19 @@ def split(images: dict[str, list[str]]) -> Found:
     """
     train, val = {}, {}
     for name, paths in images.items():
-        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(1)).tolist()
+        drawn = permuted(paths)
         cut = len(paths) // 5
-        val[name] = sorted(paths[i] for i in order[:cut])
-        train[name] = sorted(paths[i] for i in order[cut:])
-    classes = list(images)
+        val[name], train[name] = sorted(drawn[:cut]), sorted(drawn[cut:])
     if not any(val.values()):
-        example = os.path.dirname(images[classes[0]][0])
+        example = os.path.dirname(next(iter(images.values()))[0])
         raise InputError(f"too few images to split: no class has five (such as {example})")
-    return Found(classes, label(classes, train), label(classes, val))
+    return match("the training part", train, "the validation part, a fifth of each class,", val)
+
+
+def permuted(names: list[str]) -> list[str]:
+    """The names in the order in which splits that are not official draw them: by seed 1."""
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(1)).tolist()
+    return [names[i] for i in order]
 
 
 def label(classes: list[str], images: dict[str, list[str]]) -> Samples:

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from safe_io import InputError
-
 from .folder import Found, class_images, match, read_pair
+from .lists import check_images, read_lines
 
 # Training and validation folder. The first two are those of the original code: images scaled to
 # 224 x 224 beforehand, and as distributed.
@@ -27,13 +26,26 @@ def read(root: Path) -> Found | None:
     Classes are the sorted folder names (WNIDs). Raises InputError for what `folder.read_pair`
     refuses.
     """
+    found = splits(root)
+    if found is None:
+        return None
+    train, val = found
+    annotations = val / "val_annotations.txt"
+    return read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
+
+
+def locate(root: Path) -> Path | None:
+    """The folder of the two splits; None when `root` holds nothing that `read` knows."""
+    found = splits(root)
+    return found[0].parent if found else None
+
+
+def splits(root: Path) -> tuple[Path, Path] | None:
+    """The training and the validation folder of the first layout there is."""
     for parent in (root, root / TINY):
         for train, val in LAYOUTS:
             if (parent / train).is_dir() and (parent / val).is_dir():
-                annotations = parent / val / "val_annotations.txt"
-                if annotations.is_file():
-                    return read_tiny(parent / train, annotations)
-                return read_pair(parent / train, parent / val)
+                return parent / train, parent / val
     return None
 
 
@@ -45,14 +57,12 @@ def read_tiny(train: Path, annotations: Path) -> Found:
     """
     train_images = class_images(train)
     folder = annotations.parent / "images"
-    present = set(os.listdir(folder)) if folder.is_dir() else set()
     val_images: dict[str, list[str]] = {}
-    lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
+    entries = []
+    for number, line in read_lines(annotations):
         name, wnid = [*line.split("\t"), ""][:2]
-        if name not in present:
-            raise InputError(f"{annotations}, line {number}: there is no image {folder / name}")
-        val_images.setdefault(wnid, []).append(str(folder / name))
-    if not val_images:
-        raise InputError(f"{annotations} is empty: expected a line per validation image")
+        path = os.path.join(folder, name)
+        entries.append((number, path))
+        val_images.setdefault(wnid, []).append(path)
+    check_images(annotations, entries)
     return match(train, train_images, annotations, val_images)

@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-import pickle
+import re
 import socket
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
-import numpy as np
+import miniatures
 import pytest
 import torch
 import torchvision
@@ -79,7 +79,8 @@ def test_what_is_not_there_is_named_with_what_is_expected(name, state, words, ro
         data_dir.write_text("")
     if state == "empty":
         data_dir.mkdir()
-    message = f"no {name} in .*/data{words}; expected there: .*train"
+    expected = re.escape(DATASETS[name].expected)
+    message = f"^no {name} in .*/data{words}; expected there: {expected}($|; get )"
     if (name, state) == ("Folder", "empty"):
         message = "no images in .*/data: expected class folders"
     with pytest.raises(InputError, match=message) as caught:
@@ -181,6 +182,80 @@ def test_links_are_followed_and_loops_end(root):
         "data/b/deep/2.png",
         "data/b/linked/4.png",
     ]
+
+
+@pytest.mark.parametrize("file", ["train", "a file beside the classes"])
+def test_file_where_a_folder_is_expected(file, root):
+    put(*(root / name / f"{i}.png" for name in "ab" for i in range(5)))
+    (root / file).write_text("")
+    if file == "train":
+        with pytest.raises(InputError, match=r"/train is a file; expected a folder with class"):
+            load("Folder", root)
+    else:
+        assert load("Folder", root)[2] == ["a", "b"]
+
+
+def test_folders_that_may_only_be_read_are_enough(root):
+    put(root / "train/a/1.png", root / "train/b/1.png", root / "val/a/1.png", root / "val/b/1.png")
+    # The superuser may write all the same, so that nothing new is the test for them.
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    before = sorted(root.rglob("*"))
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert load("Folder", root)[1][1][1] == 1
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("refused", ["", "train", "train/b", "train/b/deep"])
+def test_folder_that_may_not_be_listed_is_named(refused, root, monkeypatch):
+    put(root / "train/a/1.png", root / "train/b/deep/1.png", root / "val/a/1.png")
+    scandir = os.scandir
+
+    def scan(path):
+        if os.path.realpath(path) == str(root / refused).rstrip("/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    if not refused:
+        (root / "train").rename(root / "other")
+    message = f"cannot read the folder {root / refused}: Permission denied"
+    with pytest.raises(InputError, match=re.escape(message)):
+        load("Folder", root)
+
+
+def test_data_sets_are_not_taken_for_classes(root):
+    for name in ("birds", "textures"):
+        put(*(root / name / part / kind / "1.png" for part in ("train", "val") for kind in "ab"))
+    with pytest.raises(InputError, match="/birds is no class: it holds train and val") as caught:
+        load("Folder", root)
+    assert str(caught.value).endswith(f"; did you mean {root / 'birds'}?")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant", "message"),
+    [
+        ("", "data", "has only one class, data"),
+        ("data/train/a", "data/train", "holds 1 images but no class folders"),
+    ],
+)
+def test_folder_a_level_too_high_or_too_low(given, meant, message, root):
+    put(*(root / "data" / part / kind / "1.png" for part in ("train", "val") for kind in "ab"))
+    with pytest.raises(InputError, match=message) as caught:
+        load("Folder", root / given)
+    assert str(caught.value).endswith(f"; did you mean {root / meant}?")
+
+
+def test_class_too_small_to_validate_is_warned_of(root, capsys):
+    put(*(root / "a" / f"{i}.png" for i in range(5)), *(root / "b" / f"{i}.png" for i in range(4)))
+    assert load("Folder", root)[1].labels.tolist() == [0]
+    assert "the validation part, a fifth of each class, has no images of class b" in (
+        capsys.readouterr().err
+    )
 
 
 def test_flat_validation_folder_is_named_with_how_to_sort_it(root):
@@ -345,33 +420,8 @@ def test_tiny_imagenet_whose_list_disagrees(tiny, text, message):
 
 @pytest.fixture(params=["CIFAR-10", "CIFAR-100"])
 def cifar(request, root, monkeypatch):
-    """(name, folder of miniature batches of two images each, their pixels of the first batch).
-
-    torchvision's table of MD5 sums is replaced by those of the miniature.
-    """
-    name = request.param
-    kind = getattr(torchvision.datasets, name.replace("-", ""))
-    folder = root / "data" / kind.base_folder
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    key = "labels" if name == "CIFAR-10" else "fine_labels"
-    classes = [f"class {i}" for i in range(10 if name == "CIFAR-10" else 100)]
-
-    def write(file, content):
-        data = pickle.dumps(content)
-        (folder / file).write_bytes(data)
-        return hashlib.md5(data).hexdigest()
-
-    first = rng.integers(0, 256, (2, 3072), dtype=np.uint8)
-    lists = {"train_list": [], "test_list": []}
-    for attribute, table in lists.items():
-        for number, (file, _) in enumerate(getattr(kind, attribute)):
-            pixels = first if not number else rng.integers(0, 256, (2, 3072), dtype=np.uint8)
-            table.append([file, write(file, {"data": pixels, key: [number, 9]})])
-        monkeypatch.setattr(kind, attribute, table)
-    meta = {**kind.meta, "md5": write(kind.meta["filename"], {kind.meta["key"]: classes})}
-    monkeypatch.setattr(kind, "meta", meta)
-    return name, folder, first.reshape(2, 3, 32, 32)
+    """(name, folder of miniature batches of two images each, their pixels of the first batch)."""
+    return request.param, *miniatures.cifar(request.param, root / "data", monkeypatch)
 
 
 def check_cifar(name, data_dir, first):

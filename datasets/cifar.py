@@ -1,4 +1,4 @@
-"""The downstream data sets (task B), each as its owner distributes it."""
+"""CIFAR-10 and CIFAR-100, read by torchvision: the official batches, or class folders."""
 
 import os
 import tempfile
@@ -9,26 +9,51 @@ from safe_io import InputError
 from .folder import Found, Samples, read_pair
 
 
-def read_cifar(torchvision_class: str, root: Path) -> Found | None:
-    """Read CIFAR-10 or CIFAR-100: the official batches, their archive, or class folders.
+def read(kind: str, root: Path) -> Found | None:
+    """Read CIFAR10 or CIFAR100 (`kind`): the official batches, their archive, or class folders.
 
     `root` may be the folder of the batches, hold it, hold the .tar.gz (unpacked there once), or
     hold train/CLASS and test/CLASS. Nothing is downloaded. Raises InputError if a file is not the
     official one by torchvision's MD5 sums.
     """
-    from torchvision import datasets
-
-    cifar = getattr(datasets, torchvision_class)
+    cifar = torchvision_class(kind)
+    folder = batches(cifar, root)
+    if folder is not None:
+        return read_batches(cifar, folder)
     archive = root / cifar.filename
-    folders = (root / cifar.base_folder, root)
-    found = [folder for folder in folders if any((folder / f).is_file() for f in md5_sums(cifar))]
-    if found:
-        return read_batches(cifar, found[0])
     if archive.is_file():
         unpack(archive, cifar)
         return read_batches(cifar, root / cifar.base_folder)
     if (root / "train").is_dir() and (root / "test").is_dir():
         return read_pair(root / "train", root / "test")
+    return None
+
+
+def locate(kind: str, root: Path) -> Path | None:
+    """Where the data lie; None when `root` holds nothing that `read` knows."""
+    cifar = torchvision_class(kind)
+    folders = (root / "train").is_dir() and (root / "test").is_dir()
+    packed = (root / cifar.filename).is_file()
+    return batches(cifar, root) or (root if folders or packed else None)
+
+
+def download(kind: str, root: Path) -> None:
+    """Get the official archive and unpack it in `root`."""
+    torchvision_class(kind)(root, download=True)
+
+
+def torchvision_class(kind: str) -> type:
+    """torchvision's data set; imported late, since it takes a second."""
+    from torchvision import datasets
+
+    return getattr(datasets, kind)
+
+
+def batches(cifar: type, root: Path) -> Path | None:
+    """The folder with any of the official batches: one in `root`, or `root` itself."""
+    for folder in (root / cifar.base_folder, root):
+        if any((folder / name).is_file() for name in md5_sums(cifar)):
+            return folder
     return None
 
 
