@@ -10,6 +10,9 @@ train the training images are taken, without augmentation.
 import argparse
 import contextlib
 import sys
+from pathlib import Path
+
+import torch
 
 from datasets import DATASETS, load
 from datasets.loader import make_loader
@@ -40,46 +43,79 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    theta = checkpoint.read(checkpoint.locate(args.b))
-    arch = args.arch or identify(theta.shapes)
-    if arch not in ARCHS:
-        raise InputError(f"{theta.path} is of no known network; name it with --arch")
-    device = choose_device(args.device)
-
-    size = args.image_size or default_image_size(arch)
-    train_set, val_set, classes = load(
-        args.dataset,
-        args.data_dir,
-        image_size=size,
+    path = checkpoint.locate(args.b)
+    loss, accuracy, count = evaluate_file(
+        path,
+        arch=args.arch,
+        dataset=args.dataset,
+        data_dir=args.data_dir,
+        image_size=args.image_size,
+        split=args.split,
         max_classes=args.max_classes,
         max_samples=args.max_samples,
         seed=args.seed,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        device=choose_device(args.device),
     )
-    images = train_set if args.split == "train" else val_set
+    say(f"{path}: accuracy {accuracy:.2f} % of {count} images, loss {loss:.4f}")
+
+
+def evaluate_file(
+    path: Path,
+    *,
+    arch: str | None,
+    dataset: str,
+    data_dir: str,
+    image_size: int | None = None,
+    split: str = "val",
+    max_classes: int | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    device: torch.device,
+) -> tuple[float, float, int]:
+    """Mean cross-entropy, accuracy in per cent, and number of images.
+
+    Raises InputError where file, network and data do not fit each other.
+    """
+    theta = checkpoint.read(path)
+    arch = arch or identify(theta.shapes)
+    if arch not in ARCHS:
+        raise InputError(f"{path} is of no known network; name it with --arch")
+    train_set, val_set, classes = load(
+        dataset,
+        data_dir,
+        image_size=image_size or default_image_size(arch),
+        max_classes=max_classes,
+        max_samples=max_samples,
+        seed=seed,
+    )
+    images = train_set if split == "train" else val_set
     if num_classes(theta.shapes) != len(classes):
         raise InputError(
-            f"{theta.path} has a classifier of {num_classes(theta.shapes)} classes, but "
-            f"{args.dataset} in {args.data_dir} has {len(classes)}"
+            f"{path} has a classifier of {num_classes(theta.shapes)} classes, but {dataset} in "
+            f"{data_dir} has {len(classes)}"
         )
 
     model = build(arch, len(classes), image_size=images.image_size)
     try:
         model.load_state_dict(theta.tensors)
     except RuntimeError as error:
-        raise InputError(f"{theta.path} does not fit {arch}: {error}") from error
+        raise InputError(f"{path} does not fit {arch}: {error}") from error
     loader = make_loader(
         images,
         train=False,
-        batch_size=args.batch_size,
-        seed=0,
-        num_workers=args.num_workers,
+        batch_size=batch_size,
+        seed=seed,
+        num_workers=num_workers,
         device=device,
     )
     loss, accuracy = evaluate(
         model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
     )
-    count = len(images) - len(loader.unreadable)
-    say(f"{theta.path}: accuracy {accuracy:.2f} % of {count} images, loss {loss:.4f}")
+    return loss, accuracy, len(images) - len(loader.unreadable)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from report import draw_curve, save_figure
 from safe_io import run, say
 
 # As printed in the README of the original repository: stem, sixteen blocks, classifier.
@@ -26,6 +23,11 @@ FIGURE = Path(__file__).resolve().with_suffix(".png")
 
 
 def main(path: Path = FIGURE) -> None:
+    # The numbers above can be imported without PyTorch and matplotlib.
+    from matplotlib.figure import Figure
+
+    from report import draw_curve, save_figure
+
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot()
     draw_curve(axes, list(PUBLISHED))

@@ -2,6 +2,8 @@
 
     python -m findings published
     python -m findings COMMAND --help
+
+Without a command it lists them.
 """
 
 import importlib

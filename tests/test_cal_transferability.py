@@ -400,7 +400,10 @@ def test_bad_option(extra, message, files, step_3, tmp_path, monkeypatch):
 @pytest.mark.parametrize("missing", ["-r", "-a", "-b"])
 def test_missing_option_is_named(missing, files, step_3):
     i = files.index(missing)
-    assert_refused(step_3(*files[:i], *files[i + 2 :]), f"{missing} missing: give all of -r, -a and -b, or none")
+    assert_refused(
+        step_3(*files[:i], *files[i + 2 :]),
+        f"{missing} missing: give all of -r, -a and -b, or none",
+    )
 
 
 def test_error_in_a_process_of_its_own(tmp_path):

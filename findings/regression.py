@@ -1,0 +1,229 @@
+"""Regress ln T on standardised predictors, by ordinary least squares (statsmodels).
+
+    python -m findings regression results.csv
+    python -m findings regression results.csv --with steps,K
+    python -m findings regression results.csv --predictors log_N,log_steps
+
+The table has a row per data set and columns by name; those of the paper's equation are T, G, D and
+N (or transferability, domain_gap, intraclass_variance and data_amount). log_X is the natural
+logarithm of column X. Every predictor is standardised over the rows (mean 0, standard deviation 1).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from findings.least_squares import LOG, design, equation
+from findings.table import Table, find_column, read_column, read_table, resolve
+from safe_io import ArgumentParser, InputError, say, warn
+
+DEFAULT = "G,D,log_N"
+# Smallest share of the largest singular value that is more than rounding.
+RANK_TOLERANCE = 1e-8
+# So many rows are shown of those that pull hardest.
+SHOWN = 3
+
+
+class Regression(NamedTuple):
+    """A fit by statsmodels, what went in, and the influence of every row.
+
+    deviations: of the predictors before they are standardised. left_out: error in a row's ln T of
+    the fit to the other rows. cook: Cook's distance. leverage: 0 to 1; their sum is the number of
+    coefficients.
+    """
+
+    names: list[str]
+    fit: Any
+    deviations: np.ndarray
+    left_out: np.ndarray
+    cook: np.ndarray
+    leverage: np.ndarray
+
+    @property
+    def equation(self) -> str:
+        """The fit in the paper's form."""
+        return equation(self.names, self.fit.params[1:], self.fit.params[0])
+
+
+def import_statsmodels() -> Any:
+    """statsmodels' api; InputError where it is not installed."""
+    try:
+        from statsmodels import api
+    except ImportError as error:
+        raise InputError(f"{error}; run pip install -r requirements-findings.txt") from error
+    return api
+
+
+def predictor_names(text: str) -> list[str]:
+    """An argparse type: the names of a list with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names with commas between, not {text!r}")
+    return names
+
+
+def add_predictor_options(parser: argparse.ArgumentParser) -> None:
+    """--predictors and --with."""
+    parser.add_argument(
+        "--predictors",
+        type=predictor_names,
+        default=DEFAULT,
+        metavar="LIST",
+        help="columns that explain ln T; log_X is the natural logarithm of X",
+    )
+    parser.add_argument(
+        "--with",
+        dest="more",
+        type=predictor_names,
+        default=[],
+        metavar="LIST",
+        help="further columns, beside those",
+    )
+
+
+def regress(table: Table, names: list[str]) -> Regression:
+    """Least squares of ln T on the named columns.
+
+    Raises InputError for wrong cells, too few rows, and predictors that are constant, collinear, or
+    decided by one row.
+    """
+    api = import_statsmodels()
+    check_names(table, names)
+    least = len(names) + 3
+    if len(table.rows) < least:
+        raise InputError(
+            f"{table.path} has {len(table.rows)} rows; {len(names) + 1} coefficients need at least "
+            f"{least}"
+        )
+    log_t = read_column(table, LOG + "T")
+    predictors = {name: read_column(table, name) for name in names}
+    for name, values in {LOG + "T": log_t, **predictors}.items():
+        if values.min() == values.max():
+            raise InputError(f"{table.path}: {name} is the same in every row; it explains nothing")
+    x = design(predictors)
+    check_rank(table, names, x)
+
+    fit = api.OLS(log_t, x).fit()
+    influence = fit.get_influence()
+    leverage = influence.hat_matrix_diag
+    alone = int(leverage.argmax())
+    if leverage[alone] > 1 - RANK_TOLERANCE:
+        row = table.rows[alone]
+        raise InputError(
+            f"{table.path} line {row.line} ({row.name}) alone decides a coefficient of "
+            f"{', '.join(names)}; leave out the row or a predictor"
+        )
+    return Regression(
+        names,
+        fit,
+        np.array([values.std() for values in predictors.values()]),
+        fit.resid / (1 - leverage),
+        influence.cooks_distance[0],
+        leverage,
+    )
+
+
+def check_names(table: Table, names: list[str]) -> None:
+    """Raise InputError for an unknown column, T as its own predictor, and a column named twice."""
+    explained, _ = resolve(table, "T")
+    seen = set()
+    for name in names:
+        column = resolve(table, name)
+        if column[0] == explained:
+            raise InputError(f"predictor {name}: T is what is explained; leave it out")
+        if column in seen:
+            raise InputError(f"predictor {name} is given twice")
+        seen.add(column)
+
+
+def check_rank(table: Table, names: list[str], x: np.ndarray) -> None:
+    """Raise InputError naming a predictor that is a linear combination of those before it."""
+    for i, name in enumerate(names, start=1):
+        singular = np.linalg.svd(x[:, : i + 1], compute_uv=False)
+        if singular[-1] < RANK_TOLERANCE * singular[0]:
+            raise InputError(
+                f"{table.path}: {name} follows from {', '.join(names[: i - 1])} (collinear); "
+                "leave one of them out"
+            )
+
+
+def coefficient_lines(found: Regression) -> list[str]:
+    """A line per coefficient; "per unit" is the slope on the column before it is standardised."""
+    fit = found.fit
+    lines = [
+        f"  {'':16}{'coefficient':>12}{'std error':>12}{'95 % interval':>20}{'per unit':>12}",
+    ]
+    units = ["", *(f"{unit:.4g}" for unit in fit.params[1:] / found.deviations)]
+    rows = zip(["intercept", *found.names], fit.params, fit.bse, fit.conf_int(), units, strict=True)
+    for name, value, error, (low, high), unit in rows:
+        span = f"{low:.3f} to {high:.3f}"
+        lines.append(f"  {name:16}{value:12.3f}{error:12.3f}{span:>20}{unit:>12}".rstrip())
+    return lines
+
+
+def quality_lines(found: Regression) -> list[str]:
+    """How well the fit describes the rows, and how well it can be determined by them."""
+    fit = found.fit
+    error = np.sqrt(np.mean(found.left_out**2))
+    mean_alone = np.sqrt(np.mean((fit.model.endog - fit.model.endog.mean()) ** 2))
+    mean_alone *= fit.nobs / (fit.nobs - 1)
+    return [
+        f"  R2 {fit.rsquared:.3f}, adjusted {fit.rsquared_adj:.3f}",
+        f"  leave-one-out error {error:.3f} in ln T (root mean square; of the mean alone "
+        f"{mean_alone:.3f})",
+        f"  condition number {fit.condition_number:.1f} (1: uncorrelated predictors)",
+    ]
+
+
+def influence_lines(table: Table, found: Regression) -> list[str]:
+    """The rows that pull hardest, by Cook's distance."""
+    mean = len(found.fit.params) / len(table.rows)
+    lines = [f"  rows that pull hardest (mean leverage {mean:.2f})"]
+    for i in np.argsort(-found.cook, kind="stable")[:SHOWN]:
+        row = table.rows[i]
+        lines.append(
+            f"    line {row.line:<4} {row.name:16} Cook's distance {found.cook[i]:.2f}, "
+            f"leverage {found.leverage[i]:.2f}"
+        )
+    return lines
+
+
+def print_cautions(table: Table, names: list[str]) -> None:
+    """Say what the numbers cannot tell."""
+    wanted = [resolve(table, name) for name in names]
+    columns = {column for column, _ in wanted}
+    if (find_column(table, "N"), True) in wanted and "steps" not in columns:
+        say("ln N cannot be told from the number of steps, proportional to it at equal epochs")
+    inputs = np.column_stack([read_column(table, name) for name in names])
+    repeated = len(inputs) - len(np.unique(inputs, axis=0))
+    if repeated:
+        warn(
+            f"{repeated} rows repeat the predictors of another (seeds?); the standard errors take "
+            "them as independent"
+        )
+
+
+def main(argv: list[str]) -> None:
+    parser = ArgumentParser(__doc__, prog="python -m findings regression")
+    parser.add_argument("table", type=Path, help="CSV file, as findings/published.csv")
+    add_predictor_options(parser)
+    args = parser.parse_args(argv)
+    table = read_table(args.table)
+    found = regress(table, args.predictors + args.more)
+
+    say(
+        f"{table.path}: {len(table.rows)} rows, ln T on standardised predictors, "
+        f"{found.fit.df_resid:.0f} degrees of freedom"
+    )
+    for note in table.notes:
+        say(f"note: {note}")
+    say(found.equation)
+    for line in [
+        *coefficient_lines(found),
+        *quality_lines(found),
+        *influence_lines(table, found),
+    ]:
+        say(line)
+    print_cautions(table, found.names)

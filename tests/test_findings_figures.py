@@ -1,0 +1,275 @@
+"""`python -m findings figures`: what is drawn, and what is refused."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+import pytest
+
+from findings import __main__ as findings
+from findings import figures, published
+from safe_io import run
+
+COLUMNS = ("dataset", "N", "steps", "G", "D", "T")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved while the test runs, by the name of their PNG."""
+    found = {}
+    save = figures.save_figure
+    monkeypatch.setattr(
+        figures, "save_figure", lambda f, path: (found.update({path.stem: f}), save(f, path))
+    )
+    return found
+
+
+def call(*options):
+    return run(lambda: findings.main(["figures", *map(str, options)]))
+
+
+def write_table(path, columns=COLUMNS, **constant):
+    """Fifteen rows: T = 50 N^0.1 steps^-0.6 with noise."""
+    noise = np.random.default_rng(0)
+    rows = []
+    for n in (500, 1000, 5000, 10000, 50000):
+        for steps in (200, 800, 3200):
+            t = 50 * n**0.1 * steps**-0.6 * np.exp(0.1 * noise.normal())
+            g, d = noise.normal(), noise.exponential()
+            row = {"dataset": f"${n}_{steps}$", "N": n, "steps": steps, "G": g, "D": d, "T": t}
+            rows.append(row | constant)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def result(name, values, *, head=True):
+    """An entry of step 3's JSON; values of the layers before the classifier."""
+    layers = [
+        {"name": f"layer{i}", "distance_a_b": 0.1, "transferability": value, "in_mean": True}
+        for i, value in enumerate(values)
+    ]
+    if head:
+        layers.append({"name": "fc", "distance_a_b": None, "transferability": 1.0})
+    finite = [value for value in values if isinstance(value, float)]
+    return {"b": f"/x/{name}.pth", "transferability": float(np.mean(finite)), "layers": layers}
+
+
+def write_json(path, *results, substitute=False):
+    path.write_text(json.dumps({"r_is_substitute": substitute, "results": results}))
+    return path
+
+
+def points(axes, line=0):
+    """x and y of one of the lines."""
+    return [list(map(float, values)) for values in axes.lines[line].get_data()]
+
+
+def test_every_figure_as_pdf_and_png(tmp_path, drawn, capsys):
+    table = write_table(tmp_path / "r.csv")
+    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]))
+    t0 = write_json(tmp_path / "T0.json", result("b0", [2.0, 6.0]))
+    out = tmp_path / "new" / "folder"
+    assert call(table, "--json", t, "--null", t0, "--out", out) == 0
+    assert list(drawn) == ["scaling", "regression", "layers", "null"]
+    names = [f"{name}{ending}" for name in drawn for ending in (".pdf", ".png")]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert capsys.readouterr().out.splitlines() == [str(out / name) for name in names]
+    for name, figure in drawn.items():
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        width, height = figure.get_size_inches()
+        shape = matplotlib.image.imread(out / f"{name}.png").shape
+        assert shape[:2] == (round(height * 150), round(width * 150))
+
+
+def test_scaling_of_the_published_table(tmp_path, drawn, capsys):
+    assert call(published.TABLE, "--out", tmp_path) == 0
+    assert capsys.readouterr().out.startswith("note: Published for ResNet-50; source: README")
+    (axes,) = drawn["scaling"].axes
+    assert axes.get_title() == "slope -0.52 (95 % -0.66 to -0.38), 12 rows"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Training images", r"$T_{FB}(\theta_A)$")
+    images, t = points(axes)
+    assert (images[0], t[0]) == (pytest.approx(50000), pytest.approx(7.79))
+    line = np.log(points(axes, 1))
+    slope = np.diff(line[1]) / np.diff(line[0])
+    assert slope == pytest.approx(np.full(99, -0.5208), abs=1e-4)
+    # Closed form of the interval where the line ends on the left; 2.228: t, 10 degrees of freedom.
+    x, y = np.log(images), np.log(t)
+    residuals = y - np.polyval(np.polyfit(x, y, 1), x)
+    at = x.min()
+    share = 1 / 12 + (at - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
+    half = 2.228 * np.sqrt(residuals @ residuals / 10 * share)
+    band = axes.collections[0].get_paths()[0].vertices
+    left = np.log(band[np.isclose(band[:, 0], np.exp(at))][:, 1])
+    fitted = np.polyval(np.polyfit(x, y, 1), at)
+    assert (left.min(), left.max()) == pytest.approx((fitted - half, fitted + half), abs=1e-3)
+
+
+def test_axes_of_scaling_are_labelled_with_plain_numbers(tmp_path, drawn):
+    assert call(write_table(tmp_path / "r.csv"), "--out", tmp_path) == 0
+    images, steps = drawn["scaling"].axes
+    drawn["scaling"].canvas.draw()
+    labels = (images.get_xlabel(), steps.get_xlabel())
+    assert labels == ("Training images", "Optimiser steps")
+    shown = [label.get_text() for label in images.get_xticklabels()]
+    assert {"1,000", "2,000", "5,000", "10,000", "50,000"} <= set(shown)
+    assert not any(label.get_text() for label in images.get_xticklabels(minor=True))
+
+
+def test_short_logarithmic_axis_has_labels(tmp_path, drawn):
+    table = tmp_path / "r.csv"
+    table.write_text("N,T\n11,41\n12,43\n13,42\n14,43.5\n")
+    assert call(table, "--out", tmp_path) == 0
+    drawn["scaling"].canvas.draw()
+    (axes,) = drawn["scaling"].axes
+    low, high = axes.get_ylim()
+    inside = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert len(inside) >= 3
+
+
+def test_regression_figure_has_a_point_and_a_name_for_every_row(tmp_path, drawn):
+    assert call(published.TABLE, "--out", tmp_path) == 0
+    (axes,) = drawn["regression"].axes
+    assert axes.get_title() == "ln T = 0.08 G + 0.11 D - 0.87 log N + 2.84"
+    measured, fitted = points(axes, 1)
+    assert len(measured) == 12
+    assert (measured[0], np.mean(fitted)) == (
+        *(pytest.approx(np.log(7.79)), pytest.approx(np.mean(measured))),
+    )
+    names = [text.get_text() for text in axes.texts]
+    assert (len(names), names[0], names[-1]) == (12, "CIFAR-10", "DomainNet-c")
+    assert not any(text.get_parse_math() for text in axes.texts)
+
+
+def test_many_rows_are_drawn_without_names(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(figures, "NAMED", 14)
+    assert call(write_table(tmp_path / "r.csv"), "--with", "log_steps", "--out", tmp_path) == 0
+    (axes,) = drawn["regression"].axes
+    assert not axes.texts
+    assert re.search(r" - \d\.\d\d log steps \+ ", axes.get_title())
+
+
+def test_only_what_the_table_allows(tmp_path, drawn, capsys):
+    table = write_table(tmp_path / "r.csv", ("dataset", "N", "steps", "T"), steps=400)
+    assert call(table, "--out", tmp_path) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == [
+        "not drawn: T against steps, which needs four rows and different values",
+        f"not drawn: the regression; {table} has no column G (or domain_gap); it has dataset, N, "
+        "steps, T",
+    ]
+    assert list(drawn) == ["scaling"]
+    assert len(drawn["scaling"].axes) == 1
+    # A study on one data set.
+    assert call(write_table(tmp_path / "r.csv", G=0.1), "--out", tmp_path) == 0
+    assert "not drawn: the regression; " in (out := capsys.readouterr().out)
+    assert "G is the same in every row" in out
+    assert len(drawn["scaling"].axes) == 2
+
+
+def test_grid_of_layers(tmp_path, drawn):
+    paths = [
+        write_json(tmp_path / "a.json", *(result(f"$b{i}", [2.0, 3.0 + i]) for i in range(3))),
+        write_json(tmp_path / "c.json", result("vit", [5.0, "inf", 7.0], head=False)),
+    ]
+    assert call("--json", *paths, "--out", tmp_path) == 0
+    panels = drawn["layers"].axes
+    assert [axes.get_title() for axes in panels] == [
+        *("$b0 (mean 2.50)", "$b1 (mean 3.00)", "$b2 (mean 3.50)", "vit (mean 6.00)"),
+    ]
+    assert tuple(drawn["layers"].get_size_inches()) == (15, pytest.approx(6.4))
+    assert {axes.get_xlabel() for axes in panels} == {"Block"}
+    assert {axes.get_ylabel() for axes in panels} == {r"$T_{FB}(\theta_A)$"}
+    assert points(panels[1]) == [[1, 2, 3], [2, 4, 1]]
+    assert np.isnan(points(panels[3])[1][1])
+
+
+def test_null_figure_has_means_and_their_ratio_without_the_classifier(tmp_path, drawn):
+    t = write_json(
+        tmp_path / "T.json", result("b0", [4.0, 9.0, 8.0]), result("b1", [8.0, 3.0, 8.0])
+    )
+    t0 = write_json(tmp_path / "T0.json", result("n", [2.0, 6.0, 0.0]))
+    assert call("--json", t, "--null", t0, "--out", tmp_path) == 0
+    left, right = drawn["null"].axes
+    curve, _, chance = left.lines
+    assert list(curve.get_ydata()) == [6, 6, 8]
+    assert list(chance.get_ydata()) == [2, 6, 0]
+    assert list(right.lines[0].get_ydata()[:2]) == [3, 1]
+    assert np.isnan(right.lines[0].get_ydata()[2])
+    assert left.get_title() == "$T$ 6.67 (n = 2), $T_0$ 2.67 (n = 1)"
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["$T$", "$T_0$"]
+    # They differ without colours.
+    assert curve.get_linestyle() != chance.get_linestyle()
+    assert curve.get_marker() != chance.get_marker()
+    assert (left.get_yscale(), right.get_ylabel()) == ("log", "$T / T_0$")
+
+
+def test_figures_of_step_3_can_be_drawn_without_statsmodels(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]), substitute=True)
+    assert call("--json", t, "--out", tmp_path) == 0
+    assert "T.json: theta_r is a substitute; not comparable" in capsys.readouterr().err
+    assert call(write_table(tmp_path / "r.csv"), "--out", tmp_path) == 2
+    assert "run pip install -r requirements-findings.txt" in capsys.readouterr().err
+
+
+def assert_refused(code, capsys, message):
+    err = capsys.readouterr().err
+    assert code == 2
+    assert re.search(message, err), err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "T.json is no JSON file of step 3"),
+        ("[]", "T.json is no JSON file of step 3"),
+        ('{"results": 1}', "T.json is no JSON file of step 3"),
+        ('{"results": ["x"]}', "T.json is no JSON file of step 3"),
+        ('{"results": [{"b": "x", "transferability": 1, "layers": []}]}', "no JSON file of step 3"),
+        ('{"results": []}', "T.json holds no results"),
+        (None, "cannot read .*T.json: No such file"),
+    ],
+)
+def test_wrong_json_is_one_line(tmp_path, capsys, content, message):
+    path = tmp_path / "T.json"
+    if content is not None:
+        path.write_text(content)
+    assert_refused(call("--json", path, "--out", tmp_path / "out"), capsys, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_input_is_one_line(tmp_path, capsys):
+    table = write_table(tmp_path / "r.csv")
+    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]))
+    other = write_json(tmp_path / "O.json", result("o", [4.0, 6.0, 1.0]))
+    out = ("--out", tmp_path / "out")
+    for options, message in (
+        (out, "nothing to draw; give a table with T and N or steps, or --json"),
+        ((table,), "arguments are required: --out"),
+        ((table, "--null", t, *out), "--null needs --json"),
+        (("--json", t, "--null", other, *out), "--null: b and o have other layers"),
+        ((table, "--with", "size", *out), "has no column size"),
+        ((table, "--out", table), "cannot write to the folder .*r.csv: File exists"),
+        ((tmp_path / "no.csv", *out), "cannot read .*no.csv"),
+    ):
+        assert_refused(call(*options), capsys, message)
+    no_t = write_table(tmp_path / "factors.csv", COLUMNS[:-1])
+    assert_refused(call(no_t, *out), capsys, r"no column T \(or transferability\)")
+    little = write_table(tmp_path / "little.csv", ("dataset", "T"))
+    assert call(little, *out) == 2
+    assert capsys.readouterr().err.startswith("error: nothing to draw")
+    for column in ("T", "N", "D"):
+        wrong = write_table(tmp_path / "wrong.csv", **{column: "nan"})
+        message = f"line 2 .*, column {column}: nan is not finite"
+        assert_refused(call(wrong, *out), capsys, message)
+    assert not Path(tmp_path / "out").exists()

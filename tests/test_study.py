@@ -1,0 +1,201 @@
+"""The study of data against steps: runs of a plan, and what they say about b and c."""
+
+import csv
+import json
+import math
+
+import drawn_images
+import pytest
+
+import finetune
+import pretrain_on_ImageNet
+from findings.__main__ import main
+from findings.slopes import summary
+from findings.study import COLUMNS
+from findings.table import read_table
+from models import checkpoint
+from safe_io import run
+
+HEADER = ",".join(COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """Images of task B, and theta_r and theta_A of a network that has taken a few steps."""
+    folder = tmp_path_factory.mktemp("study")
+    drawn_images.draw(folder / "a", classes=2, train_per_class=16, val_per_class=4)
+    drawn_images.draw(folder / "b", task="shapes", classes=3, train_per_class=12, val_per_class=4)
+    pretrain_on_ImageNet.main(
+        [
+            *("--data_dir", str(folder / "a"), "--arch", "resnet50_w8", "--image_size", "32"),
+            *("--max_steps", "4", "--batch_size", "8", "--num_workers", "0", "--lr", "0.01"),
+            *("-r", str(folder / "r.pth"), "-a", str(folder / "a.pth")),
+        ]
+    )
+    return folder
+
+
+def study(task, out, rows, *options, header=HEADER):
+    """Exit code of the command on a plan of these rows."""
+    out.mkdir(exist_ok=True)
+    (out / "plan.csv").write_text("\n".join([header, *rows]) + "\n")
+    words = [
+        *("study", out / "plan.csv", "--data_dir", task / "b", "--arch", "resnet50_w8"),
+        *("--image_size", 32, "-r", task / "r.pth", "-a", task / "a.pth", "--out", out),
+        *("--num_workers", 0, "--probe", 6, *options),
+    ]
+    return run(lambda: main([str(word) for word in words]))
+
+
+def read_results(out):
+    with open(out / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+GRID = [f"Folder,theta_A,{n},,{s},6,1e-4,,0" for n in (12, 24) for s in (2, 3, 4)]
+
+
+def test_plan_is_run_measured_and_fitted(task, tmp_path, capsys):
+    assert study(task, tmp_path, [*GRID, "Folder,null,12,2,2,6,1e-4,0,1"]) == 0
+    out = capsys.readouterr().out
+    assert "ln T = a + b ln N + c ln S (1 seeds, 6 runs from theta_A):" in out
+    rows = read_results(tmp_path)
+    assert [row["steps"] for row in rows] == ["2", "3", "4", "2", "3", "4", "2"]
+    first, null = rows[0], rows[-1]
+    name = "Folder_theta_A_samples12_steps2_batch_size6_lr1e-4_seed0"
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["train_images"] == int(first["samples"]) == 12
+    assert (record["steps"], record["kept"], record["parent_sha256"]) == (
+        *(2, "last"),
+        checkpoint.sha256(task / "a.pth"),
+    )
+    assert float(first["val_acc"]) == record["val_acc"]
+    assert float(first["sum_lr"]) == pytest.approx(1e-4 * (1 + 0.5))  # cosine over two steps
+    (measured,) = json.loads((tmp_path / f"{name}_T.json").read_text())["results"]
+    assert float(first["transferability"]) == measured["transferability"]
+    layer = measured["layers"][3]
+    for prefix, key in (("T", "transferability"), ("distance_a_b", "distance_a_b")):
+        assert float(first[f"{prefix} {layer['name']}"]) == layer[key]
+    assert "T fc" not in first
+    assert (first["classes"], first["batch_size"], first["weight_decay"]) == ("3", "6", "0.0001")
+
+    assert (null["start"], null["classes"], null["weight_decay"]) == ("null", "2", "0.0")
+    # The start is neither theta_r nor theta_A, and T0 is measured against it.
+    record = json.loads((tmp_path / f"{null_name()}.json").read_text())
+    assert record["parent_sha256"] == checkpoint.sha256(tmp_path / "null_seed1.pth")
+    assert checkpoint.sha256(task / "r.pth") != checkpoint.sha256(tmp_path / "null_seed1.pth")
+
+
+def null_name():
+    return "Folder_null_samples12_classes2_steps2_batch_size6_lr1e-4_weight_decay0_seed1"
+
+
+def test_finished_rows_are_skipped_and_failing_ones_passed_over(
+    task, tmp_path, capsys, monkeypatch
+):
+    rows = ["Folder,theta_A,12,,2,6,1e-4,,0", "Folder,theta_A,99,,2,6,1e-4,,0"]
+    rows.append("Folder,theta_A,15,,2,6,1e-4,,0")
+    assert study(task, tmp_path, rows) == 1
+    err = capsys.readouterr().err
+    assert "error: --max_samples 99 is more than the 36 training images" in err
+    assert "samples99_steps2_batch_size6_lr1e-4_seed0 failed and is passed over" in err
+    assert [row["samples"] for row in read_results(tmp_path)] == ["12", "15"]
+
+    calls = []
+    monkeypatch.setattr(finetune, "main", lambda words: calls.append(words))
+    assert study(task, tmp_path, [rows[2], rows[0]]) == 0
+    assert calls == []
+    assert [row["samples"] for row in read_results(tmp_path)] == ["15", "12"]
+
+
+def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, capsys):
+    assert study(task, tmp_path, ["Folder,null,12,,2,,,,0"], "--print_commands") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    first, second = line.split(" && ")
+    assert first.startswith("python pretrain_on_ImageNet.py --max_epoch 0")
+    words = second.split()
+    assert words[:2] == ["python", "finetune.py"]
+    args = finetune.parse_args(words[2:])
+    assert (args.max_samples, args.max_steps, args.keep, args.batch_size) == (12, 2, "last", 128)
+    assert not (tmp_path / "results.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("Folder,theta_B,12,,2,6,,,0", "plan.csv line 2: start is 'theta_B'; it must be one of"),
+        ("Folder,theta_A,12,,,6,,,0", "plan.csv line 2: steps is ''"),
+        ("Folder,theta_A,-1,,2,6,,,0", "plan.csv line 2: samples is '-1'; --max_samples takes"),
+        ("Folder,theta_A,12,,2,6,fast,,0", "plan.csv line 2: lr is 'fast'"),
+        ("Folder,theta_A,12,,2,6,nan,,0", "plan.csv line 2: lr is 'nan'"),
+    ],
+)
+def test_row_that_cannot_be_is_one_line(task, tmp_path, capsys, row, message):
+    assert study(task, tmp_path, [row]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.csv"]
+
+
+def test_plan_with_another_column_is_one_line(task, tmp_path, capsys):
+    assert study(task, tmp_path, ["1,2"], header="dataset,colour") == 2
+    assert "plan.csv does not know the column colour" in capsys.readouterr().err
+
+
+def write_table(path, slopes, *, spread=0.0):
+    """Results whose ln T = 1 + b ln N + c ln S + spread * (an orthogonal pattern), per seed."""
+    lines = ["dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed,probe_loss,T"]
+    for seed, (b, c) in enumerate(slopes):
+        for i, n in enumerate((500, 2000, 8000)):
+            for j, s in enumerate((200, 800, 3200)):
+                noise = spread * (-1) ** (i + j)
+                t = math.exp(1 + b * math.log(n) + c * math.log(s) + noise)
+                lines.append(f"X,theta_A,{n},10,{s},128,0.01,1e-4,{seed},{(i - j) ** 2},{t!r}")
+        # Neither a null run nor an arm belongs to the fit.
+        lines.append(f"X,null,8000,10,800,128,0.01,1e-4,{seed},1,5")
+        lines.append(f"X,theta_A,8000,10,800,32,0.01,1e-4,{seed},1,5")
+    path.write_text("\n".join(lines).replace(",T\n", ",transferability\n") + "\n")
+    return list(summary(read_table(path)))
+
+
+def test_slopes_are_recovered_per_seed_with_their_interval(tmp_path):
+    lines = write_table(tmp_path / "r.csv", [(0.1, -0.7), (0.2, -0.6), (0.0, -0.5)])
+    assert lines[0] == "ln T = a + b ln N + c ln S (3 seeds, 27 runs from theta_A):"
+    # Mean 0.1, sd 0.1, t(0.975, 2) = 4.303.
+    half = 4.303 * 0.1 / math.sqrt(3)
+    assert lines[1] == f"  b      +0.100 (95 % {0.1 - half:+.3f} ... {0.1 + half:+.3f}, 3 seeds)"
+    assert lines[2].startswith("  c      -0.600 (95 % ")
+    assert lines[3].startswith("  b + c  -0.500 (95 % ")
+    assert lines[5].startswith("  b      +0.100")
+    assert lines[-1].startswith("published slope of ln T on ln N, over data sets: -0.52")
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    assert (
+        write_table(tmp_path / "r.csv", [(0.1, -0.7)])[1]
+        == "  b      +0.100 (one seed, no interval)"
+    )
+
+
+def test_probe_loss_that_explains_everything_leaves_no_slopes(tmp_path):
+    """With ln T a function of the probe loss alone, b and c at equal loss are 0."""
+    path = tmp_path / "r.csv"
+    write_table(path, [(0.0, 0.0)])
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    for row in rows[1:]:
+        row[-1] = repr(math.exp(2 - 0.3 * float(row[-2])))
+    path.write_text("\n".join(map(",".join, rows)) + "\n")
+    lines = list(summary(read_table(path)))
+    assert lines[5].replace("-0.000", "+0.000") == "  b      +0.000 (one seed, no interval)"
+
+
+def test_data_and_steps_that_go_together_are_not_fitted(tmp_path):
+    path = tmp_path / "r.csv"
+    lines = [
+        "dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed,probe_loss,transferability"
+    ]
+    for n in (100, 200, 400, 800, 1600):
+        lines.append(f"X,theta_A,{n},10,{10 * n},128,0.01,1e-4,0,1,{n}")
+    path.write_text("\n".join(lines) + "\n")
+    assert list(summary(read_table(path))) == []
