@@ -217,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if len(names) > 1:
         report.print_table(results)
+        report.warn_of_other_budgets(results)
     seeds = report.group(results) if args.group else None
     if seeds:
         report.print_group(seeds)

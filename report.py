@@ -20,6 +20,18 @@ from safe_io import InputError, ascii_line, atomic_path, say, warn
 
 # Where training scripts keep a moving average of the parameters.
 EMA_CONTAINERS = ("model_ema", "ema")
+# What T depends on besides the data: of X.json, or of the arguments in it.
+BUDGET = (
+    "steps",
+    "kept",
+    "optimizer",
+    "lr",
+    "batch_size",
+    "weight_decay",
+    "scheduler",
+    "warmup_epochs",
+    "freeze",
+)
 # What is read of X.json.
 RECORD_TYPES = {
     "steps": int,
@@ -243,6 +255,25 @@ def warn_of_other_parent(child: Path, parent: Path) -> None:
     recorded = read_record(child).get("parent_sha256")
     if recorded is not None and recorded != checkpoint.sha256(parent):
         warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
+
+
+def warn_of_other_budgets(results: list[Result]) -> None:
+    """Warn where the records of files measured together are of different budgets."""
+    budgets = []
+    for record in (read_record(result.b) for result in results):
+        if record:
+            args = record.get("args")
+            budgets.append((args if isinstance(args, dict) else {}) | record)
+    differing = []
+    for key in BUDGET:
+        values = dict.fromkeys(str(budget.get(key)) for budget in budgets)
+        if len(values) > 1:
+            differing.append(f"{key} ({', '.join(values)})")
+    if differing:
+        warn(
+            f"the files differ in {', '.join(differing)}: their T cannot be compared as if only "
+            "the data differed"
+        )
 
 
 def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:

@@ -349,6 +349,19 @@ def test_transferability_along_the_way_is_that_of_step_3(images, trained, tmp_pa
         assert row["distance_a_b"] == str(layer["distance_a_b"] or "")
 
 
+def test_files_of_different_budgets_are_measured_with_a_warning(images, trained, tmp_path, capsys):
+    for name, options in (("b", ()), ("b2", ()), ("b3", ("--lr", 0.02, "--keep", "last"))):
+        assert tune(images, trained, tmp_path, *options, **{"-b": tmp_path / f"{name}.pth"}) == 0
+    files = ("-r", trained / "r.pth", "-a", trained / "a.pth", "--no_plot", "-b")
+    capsys.readouterr()
+    assert call(cal_transferability, *files, tmp_path / "b.pth", tmp_path / "b2.pth") == 0
+    assert capsys.readouterr().err == ""
+    assert call(cal_transferability, *files, tmp_path / "b.pth", tmp_path / "b3.pth") == 0
+    err = capsys.readouterr().err
+    assert "warning: the files differ in kept (best, last), lr (0.01, 0.02): their T cannot" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_transferability_along_the_way_survives_an_interruption(images, trained, tmp_path):
     options = ("-r", trained / "r.pth", "--max_epoch", 2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
