@@ -29,7 +29,7 @@ import cal_transferability
 import finetune
 import pretrain_on_ImageNet
 from evaluate import evaluate_file
-from findings.slopes import summary
+from findings import depth, slopes
 from findings.table import Row, Table, read_table
 from models import ARCHS, checkpoint
 from safe_io import ArgumentParser, InputError, atomic_write, check_output, integer, run, say, warn
@@ -107,8 +107,13 @@ def main(argv: list[str]) -> int:
             warn(f"{row.name} failed and is passed over")
         write_results(results, args.out, plan)
     write_results(results, args.out, plan)
-    for line in summary(read_table(results)) if results.stat().st_size else ():
-        say(line)
+    if results.stat().st_size:
+        table = read_table(results)
+        for line in slopes.summary(table):
+            say(line)
+        say("rank correlation of depth with")
+        for line in depth.summary(table):
+            say(line)
     say(results.resolve())
     return 1 if failed else 0
 

@@ -9,6 +9,7 @@ import pytest
 
 import finetune
 import pretrain_on_ImageNet
+from findings import depth
 from findings.__main__ import main
 from findings.slopes import summary
 from findings.study import COLUMNS
@@ -141,6 +142,21 @@ def test_row_that_cannot_be_is_one_line(task, tmp_path, capsys, row, message):
 def test_plan_with_another_column_is_one_line(task, tmp_path, capsys):
     assert study(task, tmp_path, ["1,2"], header="dataset,colour") == 2
     assert "plan.csv does not know the column colour" in capsys.readouterr().err
+
+
+def test_depth_is_correlated_run_by_run_with_and_without_the_null(tmp_path):
+    path = tmp_path / "r.csv"
+    lines = ["start,steps,seed,T conv1,T layer1.0,T layer1.1,T layer2.0"]
+    lines += ["theta_A,200,0,1,2,3,4", "theta_A,800,0,4,3,2,1", "theta_A,200,1,1,2,4,3"]
+    # T / T0 of the 200-step runs falls: 1, 1/2, 1/3, 1/4 (and 1, 1/2, 4/9, 3/16).
+    lines += ["null,200,0,1,3,8,15", "null,200,1,1,5,10,17"]
+    path.write_text("\n".join(lines) + "\n")
+    t, t0, ratio, published = depth.summary(read_table(path))
+    # Seeds: (1 - 1) / 2 = 0, and 0.8; their t interval with one degree of freedom is 12.7 wide.
+    assert t == "  T      positive in 2 of 3 runs, mean +0.400 (95 % -4.682 ... +5.482, 2 seeds)"
+    assert t0 == "  T0     positive in 2 of 2 runs, mean +1.000 (95 % +1.000 ... +1.000, 2 seeds)"
+    assert ratio.startswith("  T / T0 positive in 0 of 2 runs, mean -1.000")
+    assert published == "  published values of CIFAR-10: +0.51 over 17 layers"
 
 
 def write_table(path, slopes, *, spread=0.0):
