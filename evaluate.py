@@ -16,10 +16,11 @@ import torch
 
 from datasets import DATASETS, load
 from datasets.loader import make_loader
+from datasets.workers import usable_cores
 from models import ARCHS, build, checkpoint, default_image_size
 from models.layers import identify, num_classes
 from safe_io import ArgumentParser, InputError, integer, run, say
-from training.arguments import choose_device, usable_cores
+from training.arguments import choose_device
 from training.engine import evaluate
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 class InputError(Exception):
@@ -80,9 +81,13 @@ def run(main: Callable[[], int | None]) -> int:
 class ArgumentParser(argparse.ArgumentParser):
     """argparse whose complaint is one line like every other, and whose help shows defaults."""
 
-    def __init__(self, description: str, prog: str | None = None) -> None:
+    def __init__(self, description: str, prog: str | None = None, **options: Any) -> None:
         super().__init__(
-            prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+            prog,
+            description=description,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            **options,
         )
 
     def error(self, message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.workers import usable_cores
 from safe_io import ArgumentParser, InputError, integer, number
 
 from . import distributed
@@ -54,14 +55,6 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on from X.resume, if there is one")
     add("--overwrite", action="store_true", help="begin anew although there is an X.resume")
     add("--save_minutes", type=number(0), default=10, help="minutes from one X.resume to the next")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
