@@ -1,0 +1,115 @@
+"""phi(x), the input of theta_A's classifier: for all images of a data set, batch by batch."""
+
+from collections.abc import Iterator
+from copy import copy
+
+import torch
+from torch import Tensor, nn
+
+from datasets.images import Images
+from datasets.loader import make_loader
+from models import build
+from models.checkpoint import Checkpoint
+from models.layers import partition
+from models.pretrained import load_pretrained
+from safe_io import InputError
+from training.engine import ProgressBar
+
+
+def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> tuple[nn.Module, str]:
+    """Return (the network with theta's parameters in eval mode, name of its classifier's module).
+
+    The classifier itself is left random, since phi does not depend on it. Raises InputError where
+    the file does not fit `arch`, and where it has no classifier: then nobody knows whether that of
+    `arch` would have had the same input.
+    """
+    model = build(arch, image_size=image_size)
+    head = partition({key: tuple(value.shape) for key, value in model.state_dict().items()}).head
+    if f"{head}.weight" not in theta.tensors:
+        raise InputError(
+            f"{theta.path} has no classifier {head} of {arch}, whose input G and D are about; give "
+            "the file of a whole network"
+        )
+    load_pretrained(model, theta, image_size=image_size)
+    return model.eval(), head
+
+
+def features(
+    model: nn.Module,
+    head: str,
+    images: Images,
+    *,
+    name: str,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (indices int64 [n], phi float32 [n, p]) on the CPU, every readable image once.
+
+    Images go through the validation transform, in float32. Where the classifier is a convolution
+    (SqueezeNet), phi is the mean over the positions of its input. name: of the data set, for
+    messages. After the last batch InputError is raised if any phi was not finite.
+    """
+    numbered = copy(images)
+    # Unreadable images are left out of a batch; with numbers for labels, it is known which.
+    numbered.labels = torch.arange(len(images))
+    loader = make_loader(
+        numbered,
+        train=False,
+        batch_size=batch_size,
+        seed=0,
+        num_workers=num_workers,
+        device=device,
+    )
+    inputs: list[Tensor] = []
+    hook = model.get_submodule(head).register_forward_pre_hook(
+        lambda module, args: inputs.append(args[0])
+    )
+    seen = broken = 0
+    try:
+        for batch, indices in ProgressBar(loader, name, 0, len(loader)):
+            with torch.inference_mode():
+                model(batch)
+                phi = inputs.pop()
+                phi = phi.flatten(2).mean(2) if phi.dim() > 2 else phi
+            seen += len(phi)
+            phi = phi.cpu()
+            broken += int((~phi.isfinite()).any(1).sum())
+            yield indices.cpu(), phi
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the GPU has not enough memory for a batch; give a smaller --batch_size"
+        ) from error
+    finally:
+        hook.remove()
+    if broken:
+        raise InputError(
+            f"NaN or infinity among the features of {broken} of {seen} images of {name}; theta_A "
+            "may have diverged"
+        )
+
+
+class Kept:
+    """The features of chosen images; all others pass by.
+
+    chosen: indices int64 [k] into a data set of `number` images. Memory: k p numbers.
+    """
+
+    def __init__(self, chosen: Tensor, number: int) -> None:
+        self.place = torch.full((number,), -1)
+        self.place[chosen] = torch.arange(len(chosen))
+        self.found = torch.zeros(len(chosen), dtype=torch.bool)
+        self.phi: Tensor | None = None
+
+    def add(self, indices: Tensor, phi: Tensor) -> None:
+        """Take what is wanted of a batch: indices int64 [n], phi [n, p]."""
+        if self.phi is None:
+            self.phi = phi.new_empty(len(self.found), phi.shape[1])
+        place = self.place[indices]
+        wanted = place >= 0
+        self.phi[place[wanted]] = phi[wanted]
+        self.found[place[wanted]] = True
+
+    def result(self) -> Tensor:
+        """phi [k, p] in the order chosen, without the images that could not be read."""
+        return self.phi[self.found]
