@@ -81,9 +81,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     args = parse_args(argv)
     plan = read_plan(args.plan)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.r, args.a = checkpoint.locate(args.r), checkpoint.locate(args.a)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {args.out}: {error.strerror}") from error
     results = check_output(args.out / "results.csv")
-    waiting = [row for row in plan if not result_file(args.out, row).exists()]
+    pair = {"r_sha256": checkpoint.sha256(args.r), "a_sha256": checkpoint.sha256(args.a)}
+    waiting = [row for row in plan if not is_finished(args.out, row, pair)]
     if args.print_commands:
         for row in waiting:
             commands = [
@@ -99,7 +104,7 @@ def main(argv: list[str]) -> int:
     failed = 0
     for number, row in enumerate(waiting, start=1):
         say(f"run {number} of {len(waiting)}: {row.name}")
-        code = run(lambda row=row: run_row(args, row))
+        code = run(lambda row=row: run_row(args, row, pair))
         if code > 2:  # a signal
             return code
         if code:
@@ -158,7 +163,7 @@ def planned(table: Table, row: Row) -> Planned:
 def start_file(args: argparse.Namespace, row: Planned) -> Path:
     """Where the run starts from."""
     if row.cells["start"] == "theta_A":
-        return checkpoint.place(args.a)
+        return args.a
     return args.out / f"null_seed{row.seed}.pth"
 
 
@@ -184,16 +189,19 @@ def finetune_words(args: argparse.Namespace, row: Planned) -> list[str]:
     return [*words, "-a", str(start_file(args, row)), "-b", str(args.out / f"{row.name}.pth")]
 
 
-def run_row(args: argparse.Namespace, row: Planned) -> int:
-    """Fine-tune, measure and evaluate; write the result beside the checkpoint."""
+def run_row(args: argparse.Namespace, row: Planned, pair: dict[str, str]) -> None:
+    """Fine-tune, measure and evaluate; write the result beside the checkpoint.
+
+    pair: SHA-256 of theta_r and theta_A, which the result remembers.
+    """
     path = args.out / f"{row.name}.pth"
     for words in start_words(args, row):
         pretrain_on_ImageNet.main(words)
     finetune.main(finetune_words(args, row))
 
     measured = args.out / f"{row.name}_T.json"
-    pair = ["-r", str(checkpoint.place(args.r)), "-a", str(start_file(args, row))]
-    cal_transferability.main([*pair, "-b", str(path), "--json", str(measured), "--no_plot"])
+    files = ["-r", str(args.r), "-a", str(start_file(args, row)), "-b", str(path)]
+    cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
     (result,) = read_json(measured)["results"]
     record = read_json(path.with_suffix(".json"))
     probe_loss, probe_acc, _ = evaluate_file(
@@ -210,6 +218,7 @@ def run_row(args: argparse.Namespace, row: Planned) -> int:
     )
     found = {
         **row.cells,
+        **pair,
         **{key: record[key] for key in RECORDED},
         "probe_loss": probe_loss,
         "probe_acc": probe_acc,
@@ -227,12 +236,22 @@ def run_row(args: argparse.Namespace, row: Planned) -> int:
     ):
         found |= {f"{prefix} {layer['name']}": layer[key] for layer in layers}
     atomic_write(result_file(args.out, row), json.dumps(found, indent=1) + "\n")
-    return 0
 
 
 def result_file(out: Path, row: Planned) -> Path:
     """What a finished run has left for the table; a process of its own may write each."""
     return out / f"{row.name}_result.json"
+
+
+def is_finished(out: Path, row: Planned, pair: dict[str, str]) -> bool:
+    """Whether the run has a result; InputError for one of another theta_r or theta_A."""
+    file = result_file(out, row)
+    if not file.exists():
+        return False
+    found = read_json(file)
+    if any(found.get(key) != sha256 for key, sha256 in pair.items()):
+        raise InputError(f"{file} is of another theta_r or theta_A; give another folder for --out")
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 
 import drawn_images
 import pytest
+import torch
 
 import finetune
 import pretrain_on_ImageNet
@@ -101,6 +102,13 @@ def test_finished_rows_are_skipped_and_failing_ones_passed_over(
     assert "error: --max_samples 99 is more than the 36 training images" in err
     assert "samples99_steps2_batch_size6_lr1e-4_seed0 failed and is passed over" in err
     assert [row["samples"] for row in read_results(tmp_path)] == ["12", "15"]
+
+    other = tmp_path / "other.pth"
+    checkpoint.write(other, {"x": torch.zeros(1)})
+    assert study(task, tmp_path, rows, "-a", other) == 2
+    assert "_result.json is of another theta_r or theta_A; give another folder" in (
+        capsys.readouterr().err
+    )
 
     calls = []
     monkeypatch.setattr(finetune, "main", lambda words: calls.append(words))
