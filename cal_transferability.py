@@ -180,7 +180,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--per_tensor", action="store_true", help="list every counted weight by itself, too")
     add("--json", type=Path, metavar="FILE", help="write everything, unrounded, as JSON")
     add("--csv", type=Path, metavar="FILE", help="write a row per file and layer")
-    add("--plot", type=Path, metavar="FILE", help="(None: NAME_transferability.png beside -b)")
+    add("--plot", type=Path, metavar="FILE", help="(default: NAME_transferability.png beside -b)")
     add("--no_plot", action="store_true", help="write no figure")
     add("--show", action="store_true", help="show the figure in a window")
     args = parser.parse_args(argv)

@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__, prog="python -m findings factors")
     add = parser.add_argument
     add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
-    add("--arch", choices=ARCHS, metavar="ARCH", help="(None: from the keys of the file)")
+    add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of the file)")
     add("--source", default="ImageNet", help="data set that theta_A was trained on")
     add("--source_dir", required=True, help="folder of the source; validation images are used")
     add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=integer(0), default=0, help="of that draw, and of the blocks of G")
     add("--image_size", type=integer(32), help="pixels a side, of source and target alike")
     add("--csv", required=True, help="table to write the row into; made if it is not there")
-    add("--batch_size", type=integer(1), default=256)
+    add("--batch_size", type=integer(1), default=256, help="images a batch")
     add("--num_workers", type=integer(0), default=min(8, usable_cores()), help="that load images")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
     return parser.parse_args(argv)
