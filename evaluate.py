@@ -82,9 +82,14 @@ def evaluate_file(
     Raises InputError where file, network and data do not fit each other.
     """
     theta = checkpoint.read(path)
-    arch = arch or identify(theta.shapes)
+    own = identify(theta.shapes)
+    arch = arch or own
     if arch not in ARCHS:
         raise InputError(f"{path} is of no known network; name it with --arch")
+    if own in ARCHS and own != arch:
+        raise InputError(f"{path} is a {own}, not a {arch}; leave out --arch")
+    if num_classes(theta.shapes) is None:
+        raise InputError(f"{path} has no classifier, so there is nothing to evaluate")
     train_set, val_set, classes = load(
         dataset,
         data_dir,
@@ -113,9 +118,12 @@ def evaluate_file(
         num_workers=num_workers,
         device=device,
     )
-    loss, accuracy = evaluate(
-        model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
-    )
+    try:
+        loss, accuracy = evaluate(
+            model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError("the GPU has not enough memory; give a smaller --batch_size") from error
     return loss, accuracy, len(images) - len(loader.unreadable)
 
 

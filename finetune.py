@@ -9,21 +9,17 @@ new. From random_init_model.pth instead of theta_A it trains from scratch and gi
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from cal_transferability import measure
 from datasets import DATASETS, download, load
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint, default_image_size
 from models.checkpoint import Checkpoint
-from models.layers import check_same_network, identify
+from models.layers import identify
 from models.pretrained import freeze, load_pretrained
-from safe_io import ArgumentParser, InputError, integer, number, run, say, warn
+from safe_io import ArgumentParser, InputError, integer, number, run, say
 from training import distributed
 from training.arguments import (
     add_run_arguments,
@@ -34,6 +30,7 @@ from training.arguments import (
 )
 from training.runstate import run_of
 from training.schedule import SCHEDULERS
+from trajectory import along_the_way
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -70,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
 
     device = choose_device(args.device, deterministic=args.deterministic)
-    with run_of(path_b, resume=args.resume, overwrite=args.overwrite) as wanted:
+    settings = {**vars(args), "parent_sha256": checkpoint.sha256(path_a)}
+    with run_of(path_b, settings, resume=args.resume, overwrite=args.overwrite) as wanted:
         if wanted:
             train(args, theta_a, path_r, path_b, device)
 
@@ -103,6 +101,7 @@ def train(
     say(f"{theta_a.path}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
     freeze(model, args.freeze)
 
+    measured = along_the_way(path_r, theta_a, model) if path_r else None
     loading = loading_options(args, device)
     written = fit_with_arguments(
         args,
@@ -116,40 +115,11 @@ def train(
             "classes": classes,
             "parent_sha256": checkpoint.sha256(theta_a.path),
         },
-        measure=along_the_way(path_r, theta_a, model) if path_r else None,
+        measure=measured,
+        theta_r=checkpoint.sha256(path_r) if path_r else None,
     )
     for path in written:
         say(f"theta_FB: {path.resolve()}")
-
-
-def along_the_way(
-    path_r: Path, theta_a: Checkpoint, model: nn.Module
-) -> Callable[[], tuple[float | None, list[dict[str, Any]]]]:
-    """A function that measures T of the parameters of the moment, as step 3 does."""
-    theta_r = checkpoint.read(path_r)
-    check_same_network(
-        theta_a.shapes, theta_r.shapes, name_a=str(theta_a.path), name_other=str(path_r)
-    )
-
-    def measure_now() -> tuple[float | None, list[dict[str, Any]]]:
-        tensors = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        try:
-            result = measure(theta_r, theta_a, Checkpoint(Path("the network"), tensors, ""))
-        except InputError as error:
-            warn(f"T is not measured in this epoch: {error}")
-            return None, []
-        layers = [
-            {
-                "layer": x.layer.name,
-                "distance_r_b": x.distance_r_b,
-                "distance_a_b": x.distance_a_b,
-                "transferability": x.transferability,
-            }
-            for x in result.layers
-        ]
-        return result.transferability, layers
-
-    return measure_now
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         initialise(args, path_r, num_classes=len(read_data(args)[2]) if args.data_dir else 1000)
         say(f"theta_r: {path_r.resolve()}")
         return
-    with run_of(path_a, resume=args.resume, overwrite=args.overwrite) as wanted:
+    with run_of(path_a, vars(args), resume=args.resume, overwrite=args.overwrite) as wanted:
         if wanted:
             train(args, path_r, path_a, device)
 

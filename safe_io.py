@@ -19,6 +19,10 @@ class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, and what to do."""
 
 
+class SaidByFirst(InputError):
+    """An error of the first of several processes, which prints it."""
+
+
 def say(message: str) -> None:
     """Print one line on stdout, at once; under torchrun only the first process does."""
     if is_first():
@@ -27,6 +31,8 @@ def say(message: str) -> None:
 
 def complain(error: InputError) -> None:
     """Print the one line of an error on stderr."""
+    if isinstance(error, SaidByFirst):
+        return
     print(f"error: {ascii_line(error)}", file=sys.stderr, flush=True)
 
 

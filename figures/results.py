@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from figures.published_cifar10 import PUBLISHED, PUBLISHED_MEAN
+from findings.regression import import_statsmodels
 from report import draw_curve, save_figure
 from safe_io import ArgumentParser, InputError, run, say
 
@@ -31,6 +32,8 @@ ROWS = {
     "theta_r, 50,000": ["cifar10_scratch_model"],
     "another theta_r, 5,000": ["cifar10_5000_null_model"],
 }
+# Did not start from theta_A: no T, but the distance for Q.
+SCRATCH = "theta_r, 50,000"
 NULL = ROWS["another theta_r, 5,000"][0]
 
 
@@ -50,9 +53,12 @@ def read_runs(folder: Path) -> dict[str, Run]:
     """Name of the checkpoint -> run; InputError where a file is missing or is no such JSON."""
     runs = {}
     for name in ("results.json", "null.json"):
-        for measured in read_json(folder / name)["results"]:
-            stem = Path(measured["b"]).stem
-            runs[stem] = Run(read_json(folder / f"{stem}.json"), measured)
+        try:
+            for measured in read_json(folder / name)["results"]:
+                stem = Path(measured["b"]).stem
+                runs[stem] = Run(read_json(folder / f"{stem}.json"), measured)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / name} was not written by step 3 (--json)") from error
     missing = [stem for stems in ROWS.values() for stem in stems if stem not in runs]
     if missing:
         raise InputError(f"{folder} lacks the measurement of {missing[0]}; run make experiment")
@@ -72,6 +78,7 @@ def interval(values: list[float]) -> str:
     mean = f"{statistics.fmean(values):.2f}"
     if len(values) == 1:
         return mean
+    import_statsmodels()
     from statsmodels.stats.weightstats import DescrStatsW
 
     low, high = DescrStatsW(values).tconfint_mean(alpha=0.05)
@@ -95,9 +102,10 @@ def table(runs: dict[str, Run]) -> list[str]:
                 f"{kept} ({shown} of {found[0].record['epochs']})",
                 str(len(found)),
                 interval([each.record["val_acc"] for each in found]),
-                interval([each.measured["transferability"] for each in found]),
-                interval([each.measured["geometric_mean"] for each in found]),
             ]
+            for key in ("transferability", "geometric_mean"):
+                values = [each.measured[key] for each in found]
+                cells.append("-" if label == SCRATCH else interval(values))
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -1,8 +1,8 @@
 """Does T rise with depth? Spearman's correlation of depth with T, T0 and T / T0, run by run.
 
 The layers of a network are not exchangeable, so no p-value comes from them: what is repeated are
-seeds. The classifier is left out. T0 is the mean over the null runs with the same number of steps,
-and a correlation of T that its T0 has, too, says nothing about transfer.
+seeds. The classifier is left out. T / T0 is taken where there are null runs at the very same budget
+(T0 is their mean); a correlation of T that its T0 has, too, says nothing about transfer.
 """
 
 from collections import defaultdict
@@ -15,21 +15,26 @@ from findings.slopes import interval
 from findings.table import Table
 
 PREFIX = "T "
+BUDGET = ("dataset", "classes", "samples", "steps", "batch_size", "lr", "weight_decay")
 
 
 def summary(table: Table) -> Iterable[str]:
     """A line per quantity: number of positive runs, and mean and t interval over seeds."""
     rows = [row.cells for row in table.rows]
-    null = {
-        steps: np.mean([profile(row) for row in found], axis=0)
-        for steps, found in by(rows, "steps", start="null").items()
-    }
     started = [row for row in rows if row["start"] == "theta_A"]
-    with_null = [row for row in started if row["steps"] in null]
+    nulls = [row for row in rows if row["start"] == "null"]
+    groups = defaultdict(list)
+    for row in nulls:
+        groups[budget(row)].append(profile(row))
+    null = {key: np.mean(profiles, axis=0) for key, profiles in groups.items()}
     for name, chosen, values in (
         ("T", started, profile),
-        ("T0", [row for row in rows if row["start"] == "null"], profile),
-        ("T / T0", with_null, lambda row: profile(row) / null[row["steps"]]),
+        ("T0", nulls, profile),
+        (
+            "T / T0",
+            [row for row in started if budget(row) in null],
+            lambda row: profile(row) / null[budget(row)],
+        ),
     ):
         if chosen:
             correlations = [depth_correlation(values(row)) for row in chosen]
@@ -44,13 +49,9 @@ def profile(row: dict[str, str]) -> np.ndarray:
     return np.array([float(cell) for key, cell in row.items() if key.startswith(PREFIX)])
 
 
-def by(rows: list[dict[str, str]], key: str, *, start: str) -> dict[str, list[dict[str, str]]]:
-    """The rows of one kind of start, by a column."""
-    groups = defaultdict(list)
-    for row in rows:
-        if row["start"] == start:
-            groups[row[key]].append(row)
-    return groups
+def budget(row: dict[str, str]) -> tuple[str, ...]:
+    """What runs must have in common for T / T0."""
+    return tuple(row[key] for key in BUDGET)
 
 
 def describe(rows: list[dict[str, str]], correlations: list[float]) -> str:

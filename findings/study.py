@@ -28,21 +28,23 @@ import torch
 import cal_transferability
 import finetune
 import pretrain_on_ImageNet
+from datasets import full_name
 from evaluate import evaluate_file
 from findings import depth, slopes
-from findings.table import Row, Table, read_table
+from findings.table import read_table
 from models import ARCHS, checkpoint
 from safe_io import ArgumentParser, InputError, atomic_write, check_output, integer, run, say, warn
+from training.runstate import Busy
 
-# Column of the plan -> option of finetune.py, and what its cells may be.
+# Column of the plan -> option of finetune.py.
 OPTIONS = {
-    "samples": ("--max_samples", int),
-    "classes": ("--max_classes", int),
-    "steps": ("--max_steps", int),
-    "batch_size": ("--batch_size", int),
-    "lr": ("--lr", float),
-    "weight_decay": ("--weight_decay", float),
-    "seed": ("--seed", int),
+    "samples": "--max_samples",
+    "classes": "--max_classes",
+    "steps": "--max_steps",
+    "batch_size": "--batch_size",
+    "lr": "--lr",
+    "weight_decay": "--weight_decay",
+    "seed": "--seed",
 }
 STARTS = ("theta_A", "null")
 COLUMNS = ("dataset", "start", *OPTIONS)
@@ -80,15 +82,22 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     args = parse_args(argv)
-    plan = read_plan(args.plan)
     args.r, args.a = checkpoint.locate(args.r), checkpoint.locate(args.a)
+    plan = read_plan(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {args.out}: {error.strerror}") from error
     results = check_output(args.out / "results.csv")
-    pair = {"r_sha256": checkpoint.sha256(args.r), "a_sha256": checkpoint.sha256(args.a)}
-    waiting = [row for row in plan if not is_finished(args.out, row, pair)]
+    settings = {
+        "r_sha256": checkpoint.sha256(args.r),
+        "a_sha256": checkpoint.sha256(args.a),
+        "arch": args.arch,
+        "image_size": args.image_size,
+        "probe": args.probe,
+    }
+    check_results(results)
+    waiting = [row for row in plan if not is_finished(args.out, row, settings)]
     if args.print_commands:
         for row in waiting:
             commands = [
@@ -103,28 +112,45 @@ def main(argv: list[str]) -> int:
 
     failed = 0
     for number, row in enumerate(waiting, start=1):
+        if is_finished(args.out, row, settings):
+            continue  # another process has done it meanwhile
         say(f"run {number} of {len(waiting)}: {row.name}")
-        code = run(lambda row=row: run_row(args, row, pair))
-        if code > 2:  # a signal
+        code = run(lambda row=row: attempt(args, row, settings))
+        if code >= 128:  # a signal
             return code
         if code:
             failed += 1
             warn(f"{row.name} failed and is passed over")
         write_results(results, args.out, plan)
     write_results(results, args.out, plan)
-    if results.stat().st_size:
+    if results.exists():
         table = read_table(results)
         for line in slopes.summary(table):
             say(line)
         say("rank correlation of depth with")
         for line in depth.summary(table):
             say(line)
-    say(results.resolve())
+        say(results.resolve())
     return 1 if failed else 0
 
 
-def read_plan(path: Path) -> list[Planned]:
+def check_results(path: Path) -> None:
+    """Raise InputError for a results.csv that is not of a study, and would be lost."""
+    if path.exists() and "a_sha256" not in read_table(path).columns:
+        raise InputError(f"{path} is not the table of a study; give another folder for --out")
+
+
+def attempt(args: argparse.Namespace, row: Planned, settings: dict[str, Any]) -> None:
+    """Do one run, unless another process is at it."""
+    try:
+        run_row(args, row, settings)
+    except Busy as busy:
+        say(f"left to another process: {busy}")
+
+
+def read_plan(args: argparse.Namespace) -> list[Planned]:
     """The runs; InputError naming the line of a cell that is not as it must be."""
+    path = args.plan
     table = read_table(path)
     needed = ("dataset", "start", "steps", "seed")
     unknown = [column for column in table.columns if column not in COLUMNS]
@@ -132,32 +158,28 @@ def read_plan(path: Path) -> list[Planned]:
     if unknown or missing:
         what = f"does not know the column {unknown[0]}" if unknown else f"lacks {missing[0]}"
         raise InputError(f"{path} {what}; the columns are {', '.join(COLUMNS)}")
-    plan = [planned(table, row) for row in table.rows]
+    plan = []
+    for row in table.rows:
+        cells = {column: row.cells.get(column, "") for column in COLUMNS}
+        place = f"{path} line {row.line}"
+        for column in needed:
+            if not cells[column]:
+                raise InputError(f"{place}: {column} is empty; every row needs one")
+        if cells["start"] not in STARTS:
+            start = cells["start"]
+            raise InputError(f"{place}: start is {start}; it must be one of {', '.join(STARTS)}")
+        try:
+            full_name(cells["dataset"])
+            parts = [f"{column}{cells[column]}" for column in OPTIONS if cells[column]]
+            planned = Planned("_".join([cells["dataset"], cells["start"], *parts]), cells)
+            finetune.parse_args(finetune_words(args, planned))
+        except (InputError, ValueError) as error:
+            what = str(error).partition(" (see ")[0]
+            raise InputError(f"{place}: {what}; correct the row") from error
+        plan.append(planned)
     if not plan:
         raise InputError(f"{path} has no rows")
     return plan
-
-
-def planned(table: Table, row: Row) -> Planned:
-    """The run of one line."""
-    place = f"{table.path} line {row.line}"
-    cells = {column: row.cells.get(column, "") for column in COLUMNS}
-    if cells["start"] not in STARTS:
-        raise InputError(
-            f"{place}: start is {cells['start']!r}; it must be one of {', '.join(STARTS)}"
-        )
-    for column, (option, type_) in OPTIONS.items():
-        text = cells[column]
-        if not text and column not in ("steps", "seed"):
-            continue
-        try:
-            good = type_(text) >= (1 if type_ is int and column != "seed" else 0)
-        except ValueError:
-            good = False
-        if not good:
-            raise InputError(f"{place}: {column} is {text!r}; {option} takes no such number")
-    parts = [f"{column}{cells[column]}" for column in OPTIONS if cells[column]]
-    return Planned("_".join([cells["dataset"], cells["start"], *parts]), cells)
 
 
 def start_file(args: argparse.Namespace, row: Planned) -> Path:
@@ -181,7 +203,7 @@ def finetune_words(args: argparse.Namespace, row: Planned) -> list[str]:
     """Arguments of finetune.py."""
     words = ["--dataset", row.cells["dataset"], "--data_dir", args.data_dir, "--arch", args.arch]
     words += ["--image_size", str(args.image_size)] if args.image_size else []
-    for column, (option, _) in OPTIONS.items():
+    for column, option in OPTIONS.items():
         words += [option, row.cells[column]] if row.cells[column] else []
     # An interval longer than the run: the last epoch is always validated.
     words += ["--keep", "last", "--val_interval", row.cells["steps"], "--resume"]
@@ -189,10 +211,11 @@ def finetune_words(args: argparse.Namespace, row: Planned) -> list[str]:
     return [*words, "-a", str(start_file(args, row)), "-b", str(args.out / f"{row.name}.pth")]
 
 
-def run_row(args: argparse.Namespace, row: Planned, pair: dict[str, str]) -> None:
+def run_row(args: argparse.Namespace, row: Planned, settings: dict[str, Any]) -> None:
     """Fine-tune, measure and evaluate; write the result beside the checkpoint.
 
-    pair: SHA-256 of theta_r and theta_A, which the result remembers.
+    settings: what all rows have in common, which the result remembers. Raises InputError where the
+    checkpoint is there already, but from another start.
     """
     path = args.out / f"{row.name}.pth"
     for words in start_words(args, row):
@@ -204,6 +227,8 @@ def run_row(args: argparse.Namespace, row: Planned, pair: dict[str, str]) -> Non
     cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
     (result,) = read_json(measured)["results"]
     record = read_json(path.with_suffix(".json"))
+    if record["parent_sha256"] != checkpoint.sha256(start_file(args, row)):
+        raise InputError(f"{path} was trained from another start; give another folder for --out")
     probe_loss, probe_acc, _ = evaluate_file(
         path,
         arch=args.arch,
@@ -218,7 +243,7 @@ def run_row(args: argparse.Namespace, row: Planned, pair: dict[str, str]) -> Non
     )
     found = {
         **row.cells,
-        **pair,
+        **settings,
         **{key: record[key] for key in RECORDED},
         "probe_loss": probe_loss,
         "probe_acc": probe_acc,
@@ -243,23 +268,31 @@ def result_file(out: Path, row: Planned) -> Path:
     return out / f"{row.name}_result.json"
 
 
-def is_finished(out: Path, row: Planned, pair: dict[str, str]) -> bool:
-    """Whether the run has a result; InputError for one of another theta_r or theta_A."""
+def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
+    """Whether the run has a result; InputError for one of other settings."""
     file = result_file(out, row)
     if not file.exists():
         return False
     found = read_json(file)
-    if any(found.get(key) != sha256 for key, sha256 in pair.items()):
-        raise InputError(f"{file} is of another theta_r or theta_A; give another folder for --out")
+    for key, value in settings.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{file} is of another {key} ({found.get(key)}, now {value}); give another folder "
+                "for --out"
+            )
     return True
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that this program or a script has written."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; remove it to run the row again") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        error = ValueError("no object")
+    except (OSError, ValueError) as caught:
+        error = caught
+    raise InputError(f"cannot read {path}: {error}; remove it to run the row again") from error
 
 
 def write_results(path: Path, out: Path, plan: list[Planned]) -> None:
@@ -268,7 +301,7 @@ def write_results(path: Path, out: Path, plan: list[Planned]) -> None:
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    if rows:
-        writer.writeheader()
+    writer.writeheader()
     writer.writerows(rows)
-    atomic_write(path, text.getvalue())
+    if rows:
+        atomic_write(path, text.getvalue())

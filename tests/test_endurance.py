@@ -104,8 +104,9 @@ def test_memory_and_open_files_stay_flat_over_a_thousand_iterations(
         ctypes.CDLL(None).malloc_trim(0)
     run_fit(small_network(), train, val, tmp_path / "x.pth", epochs=epochs, keep="both")
     assert len(memory) == 1300
-    # By then everything is allocated and all workers run.
-    assert memory[-1] - memory[280] < 2, memory[::50]
+    # After 280 everything is allocated and all workers run. What leaks grows in both halves; the
+    # allocator takes a block from the system now and then.
+    assert min(memory[790] - memory[280], memory[-1] - memory[790]) < 1, memory[::50]
     # The lowest, as a file that is being written comes and goes.
     assert min(files[-200:]) <= min(files[200:400]), files[::50]
 

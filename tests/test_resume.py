@@ -311,23 +311,23 @@ class TestBegin:
         state = beside(path, ".resume")
         state.write_bytes(b"state")
         with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
-            begin(path, resume=False, overwrite=False)
+            begin(path, {}, resume=False, overwrite=False)
         assert state.exists()
-        assert begin(path, resume=True, overwrite=False)
+        assert begin(path, {}, resume=True, overwrite=False)
         assert state.exists()
-        assert begin(path, resume=False, overwrite=True)
+        assert begin(path, {}, resume=False, overwrite=True)
         assert not state.exists()
 
     def test_finished_run_is_left_alone(self, tmp_path, capsys):
         path = tmp_path / "x.pth"
         train(path)
-        assert not begin(path, resume=True, overwrite=False)
+        assert not begin(path, {}, resume=True, overwrite=False)
         assert "is finished; nothing to do" in capsys.readouterr().out
-        assert begin(path, resume=False, overwrite=False)
+        assert begin(path, {}, resume=False, overwrite=False)
         assert "exists; it is replaced when" in capsys.readouterr().out
 
     def test_nothing_to_resume_is_said(self, tmp_path, capsys):
-        assert begin(tmp_path / "x.pth", resume=True, overwrite=False)
+        assert begin(tmp_path / "x.pth", {}, resume=True, overwrite=False)
         assert "to resume from; starting anew" in capsys.readouterr().out
 
 

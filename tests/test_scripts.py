@@ -322,7 +322,7 @@ def test_evaluation_gives_the_recorded_accuracy(images, trained, tmp_path, capsy
     assert "% of 40 images" in capsys.readouterr().out
     code = call(evaluate, *task, "--max_classes", 2)
     assert_refused(code, capsys, "b.pth has a classifier of 4 classes, but Folder in")
-    assert_refused(call(evaluate, *task, "--arch", "resnet18"), capsys, "does not fit resnet18")
+    assert_refused(call(evaluate, *task, "--arch", "resnet18"), capsys, "is a resnet50_w8, not a")
 
 
 def test_transferability_along_the_way_is_that_of_step_3(images, trained, tmp_path, capsys):
@@ -362,6 +362,32 @@ def test_files_of_different_budgets_are_measured_with_a_warning(images, trained,
     assert len(err.splitlines()) == 1
 
 
+def test_finished_run_is_not_taken_for_one_of_other_settings(images, trained, tmp_path, capsys):
+    assert tune(images, trained, tmp_path) == 0
+    before = checkpoint.sha256(tmp_path / "b.pth")
+    assert tune(images, trained, tmp_path, "--resume", "--num_workers", 0) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    for options, message in (
+        (("--lr", 0.5), r"another lr \(0.01, now 0.5\)"),
+        (("--max_samples", 100), r"another max_samples \(None, now 100\)"),
+    ):
+        assert_refused(tune(images, trained, tmp_path, "--resume", *options), capsys, message)
+    other = {"-a": trained / "r.pth"}
+    code = tune(images, trained, tmp_path, "--resume", **other)
+    assert_refused(code, capsys, "b.pth is of a finished run with another parent_sha256")
+    assert checkpoint.sha256(tmp_path / "b.pth") == before
+
+
+def test_theta_r_that_cannot_be_is_refused_or_warned_of(images, trained, tmp_path, capsys):
+    code = tune(images, trained, tmp_path, "-r", trained / "a.pth")
+    assert_refused(code, capsys, "hold the same; check -r")
+    other = tmp_path / "r2.pth"
+    command = ("--max_epoch", 0, "--arch", "resnet50_w8", "--seed", 5, "-r", other)
+    assert call(pretrain_on_ImageNet, *command) == 0
+    assert tune(images, trained, tmp_path, "-r", other) == 0
+    assert "a.pth was not trained from" in capsys.readouterr().err
+
+
 def test_transferability_along_the_way_survives_an_interruption(images, trained, tmp_path):
     options = ("-r", trained / "r.pth", "--max_epoch", 2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -372,6 +398,7 @@ def test_transferability_along_the_way_survives_an_interruption(images, trained,
         # A signal in the second epoch, after the first has been measured.
         patch.setattr(engine, "evaluate", stop_at_second_call(engine.evaluate))
         assert tune(images, trained, parts, *options) == 128 + signal.SIGTERM
+    assert tune(images, trained, parts, "--max_epoch", 2, "--resume") == 2  # without -r
     assert tune(images, trained, parts, *options, "--resume") == 0
     assert (whole / "b_layers.csv").read_bytes() == (parts / "b_layers.csv").read_bytes()
 

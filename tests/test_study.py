@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import drawn_images
 import pytest
@@ -17,8 +18,12 @@ from findings.study import COLUMNS
 from findings.table import read_table
 from models import checkpoint
 from safe_io import run
+from training import runstate
 
 HEADER = ",".join(COLUMNS)
+RESULT_HEADER = (
+    "dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed,probe_loss,transferability"
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ GRID = [f"Folder,theta_A,{n},,{s},6,1e-4,,0" for n in (12, 24) for s in (2, 3, 4
 def test_plan_is_run_measured_and_fitted(task, tmp_path, capsys):
     assert study(task, tmp_path, [*GRID, "Folder,null,12,2,2,6,1e-4,0,1"]) == 0
     out = capsys.readouterr().out
-    assert "ln T = a + b ln N + c ln S (1 seeds, 6 runs from theta_A):" in out
+    assert " 1 seeds; N 12, 24; S 2, 3, 4" in out
     rows = read_results(tmp_path)
     assert [row["steps"] for row in rows] == ["2", "3", "4", "2", "3", "4", "2"]
     first, null = rows[0], rows[-1]
@@ -106,15 +111,44 @@ def test_finished_rows_are_skipped_and_failing_ones_passed_over(
     other = tmp_path / "other.pth"
     checkpoint.write(other, {"x": torch.zeros(1)})
     assert study(task, tmp_path, rows, "-a", other) == 2
-    assert "_result.json is of another theta_r or theta_A; give another folder" in (
-        capsys.readouterr().err
-    )
+    assert "_result.json is of another a_sha256 (" in (capsys.readouterr().err)
 
     calls = []
     monkeypatch.setattr(finetune, "main", lambda words: calls.append(words))
     assert study(task, tmp_path, [rows[2], rows[0]]) == 0
     assert calls == []
     assert [row["samples"] for row in read_results(tmp_path)] == ["15", "12"]
+
+
+def test_checkpoint_from_another_start_is_not_measured(task, tmp_path, capsys):
+    """As where the run ended between training and measuring, and theta_A was trained again."""
+    row = "Folder,theta_A,12,,2,6,1e-4,,0"
+    assert study(task, tmp_path, [row]) == 0
+    (name,) = [path.name for path in tmp_path.glob("*_result.json")]
+    (tmp_path / name).unlink()
+    (tmp_path / "results.csv").unlink()
+    other = tmp_path / "other.pth"
+    state_dict = torch.load(task / "a.pth")
+    checkpoint.write(other, {key: value * 2 for key, value in state_dict.items()})
+    assert study(task, tmp_path, [row], "-a", other) == 1
+    assert "is of a finished run with another parent_sha256" in capsys.readouterr().err
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_row_that_another_process_runs_is_left_to_it(task, tmp_path, capsys):
+    name = "Folder_theta_A_samples12_steps2_batch_size6_lr1e-4_seed0"
+    with runstate.locked(tmp_path / f"{name}.pth"):
+        assert study(task, tmp_path, ["Folder,theta_A,12,,2,6,1e-4,,0"]) == 0
+    out = capsys.readouterr().out
+    assert "left to another process: " in out
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_table_of_something_else_is_not_overwritten(task, tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("dataset,G\nCIFAR-10,1\n")
+    assert study(task, tmp_path, ["Folder,theta_A,12,,2,6,1e-4,,0"]) == 2
+    assert "results.csv is not the table of a study" in capsys.readouterr().err
+    assert (tmp_path / "results.csv").read_text() == "dataset,G\nCIFAR-10,1\n"
 
 
 def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, capsys):
@@ -132,11 +166,16 @@ def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, ca
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("Folder,theta_B,12,,2,6,,,0", "plan.csv line 2: start is 'theta_B'; it must be one of"),
-        ("Folder,theta_A,12,,,6,,,0", "plan.csv line 2: steps is ''"),
-        ("Folder,theta_A,-1,,2,6,,,0", "plan.csv line 2: samples is '-1'; --max_samples takes"),
-        ("Folder,theta_A,12,,2,6,fast,,0", "plan.csv line 2: lr is 'fast'"),
-        ("Folder,theta_A,12,,2,6,nan,,0", "plan.csv line 2: lr is 'nan'"),
+        ("Folder,theta_B,12,,2,6,,,0", "plan.csv line 2: start is theta_B; it must be one of"),
+        ("Folder,theta_A,12,,,6,,,0", "plan.csv line 2: steps is empty"),
+        ("Folder,theta_A,-1,,2,6,,,0", "plan.csv line 2: argument --max_samples: must be a whole"),
+        (
+            "Folder,theta_A,12,,2,6,fast,,0",
+            "plan.csv line 2: argument --lr: must be a number above",
+        ),
+        ("Folder,theta_A,12,,2,6,nan,,0", "plan.csv line 2: argument --lr: must be"),
+        ("Folder,theta_A,12,1,2,6,,,0", "plan.csv line 2: argument --max_classes: must be"),
+        ("Nowhere,theta_A,12,,2,6,,,0", "plan.csv line 2: unknown data set 'Nowhere'"),
     ],
 )
 def test_row_that_cannot_be_is_one_line(task, tmp_path, capsys, row, message):
@@ -154,14 +193,19 @@ def test_plan_with_another_column_is_one_line(task, tmp_path, capsys):
 
 def test_depth_is_correlated_run_by_run_with_and_without_the_null(tmp_path):
     path = tmp_path / "r.csv"
-    lines = ["start,steps,seed,T conv1,T layer1.0,T layer1.1,T layer2.0"]
-    lines += ["theta_A,200,0,1,2,3,4", "theta_A,800,0,4,3,2,1", "theta_A,200,1,1,2,4,3"]
+    names = "dataset,classes,samples,batch_size,lr,weight_decay,start,steps,seed"
+    budget = "X,10,500,128,0.01,1e-4"
+    lines = [f"{names},T conv1,T layer1.0,T layer1.1,T layer2.0"]
+    lines += [f"{budget},theta_A,200,0,1,2,3,4", f"{budget},theta_A,800,0,4,3,2,1"]
+    lines += [f"{budget},theta_A,200,1,1,2,4,3"]
+    # No null run has the budget of this one, with more images.
+    lines += ["X,10,8000,128,0.01,1e-4,theta_A,200,1,1,2,4,3"]
     # T / T0 of the 200-step runs falls: 1, 1/2, 1/3, 1/4 (and 1, 1/2, 4/9, 3/16).
-    lines += ["null,200,0,1,3,8,15", "null,200,1,1,5,10,17"]
+    lines += [f"{budget},null,200,0,1,3,8,15", f"{budget},null,200,1,1,5,10,17"]
     path.write_text("\n".join(lines) + "\n")
     t, t0, ratio, published = depth.summary(read_table(path))
     # Seeds: (1 - 1) / 2 = 0, and 0.8; their t interval with one degree of freedom is 12.7 wide.
-    assert t == "  T      positive in 2 of 3 runs, mean +0.400 (95 % -4.682 ... +5.482, 2 seeds)"
+    assert t == "  T      positive in 3 of 4 runs, mean +0.400 (95 % -4.682 ... +5.482, 2 seeds)"
     assert t0 == "  T0     positive in 2 of 2 runs, mean +1.000 (95 % +1.000 ... +1.000, 2 seeds)"
     assert ratio.startswith("  T / T0 positive in 0 of 2 runs, mean -1.000")
     assert published == "  published values of CIFAR-10: +0.51 over 17 layers"
@@ -169,7 +213,7 @@ def test_depth_is_correlated_run_by_run_with_and_without_the_null(tmp_path):
 
 def write_table(path, slopes, *, spread=0.0):
     """Results whose ln T = 1 + b ln N + c ln S + spread * (an orthogonal pattern), per seed."""
-    lines = ["dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed,probe_loss,T"]
+    lines = [RESULT_HEADER]
     for seed, (b, c) in enumerate(slopes):
         for i, n in enumerate((500, 2000, 8000)):
             for j, s in enumerate((200, 800, 3200)):
@@ -179,27 +223,51 @@ def write_table(path, slopes, *, spread=0.0):
         # Neither a null run nor an arm belongs to the fit.
         lines.append(f"X,null,8000,10,800,128,0.01,1e-4,{seed},1,5")
         lines.append(f"X,theta_A,8000,10,800,32,0.01,1e-4,{seed},1,5")
-    path.write_text("\n".join(lines).replace(",T\n", ",transferability\n") + "\n")
+    path.write_text("\n".join(lines) + "\n")
     return list(summary(read_table(path)))
 
 
 def test_slopes_are_recovered_per_seed_with_their_interval(tmp_path):
     lines = write_table(tmp_path / "r.csv", [(0.1, -0.7), (0.2, -0.6), (0.0, -0.5)])
-    assert lines[0] == "ln T = a + b ln N + c ln S (3 seeds, 27 runs from theta_A):"
+    assert lines[0] == "dataset X, classes 10, batch_size 128, lr 0.01, weight_decay 1e-4:"
+    assert lines[1] == " 3 seeds; N 500, 2000, 8000; S 200, 800, 3200"
+    assert lines[2] == "  ln T = a + b ln N + c ln S"
     # Mean 0.1, sd 0.1, t(0.975, 2) = 4.303.
     half = 4.303 * 0.1 / math.sqrt(3)
-    assert lines[1] == f"  b      +0.100 (95 % {0.1 - half:+.3f} ... {0.1 + half:+.3f}, 3 seeds)"
-    assert lines[2].startswith("  c      -0.600 (95 % ")
-    assert lines[3].startswith("  b + c  -0.500 (95 % ")
-    assert lines[5].startswith("  b      +0.100")
+    assert lines[3] == f"    b      +0.100 (95 % {0.1 - half:+.3f} ... {0.1 + half:+.3f}, 3 seeds)"
+    assert lines[4].startswith("    c      -0.600 (95 % ")
+    assert lines[5].startswith("    b + c  -0.500 (95 % ")
+    assert lines[7].startswith("    b      +0.100")
     assert lines[-1].startswith("published slope of ln T on ln N, over data sets: -0.52")
 
 
+def test_seeds_with_other_rows_are_not_taken_for_noise(tmp_path):
+    """ln T bends over ln S and has no noise: seeds without the longest runs must not differ."""
+    path = tmp_path / "r.csv"
+    lines = [RESULT_HEADER]
+    for seed in range(4):
+        for n in (500, 2000):
+            for s in (200, 800, 3200)[: 3 if seed < 2 else 2]:
+                t = math.exp(5 - 0.05 * math.log(s) ** 2)
+                lines.append(f"X,theta_A,{n},10,{s},128,0.01,1e-4,{seed},{n % 7},{t!r}")
+    path.write_text("\n".join(lines) + "\n")
+    found = list(summary(read_table(path)))
+    titles = [line for line in found if "seeds; N" in line]
+    assert titles == [
+        " 4 seeds; N 500, 2000; S 200, 800",
+        " 2 seeds; N 500, 2000; S 200, 800, 3200",
+    ]
+    for line in found:
+        slope = re.fullmatch(
+            r"    (?:b \+ c|b|c) +([+-].*) \(95 % ([+-].*) \.\.\. ([+-].*), .*\)", line
+        )
+        if slope:
+            assert slope[1] == slope[2] == slope[3], line
+
+
 def test_one_seed_has_no_interval(tmp_path):
-    assert (
-        write_table(tmp_path / "r.csv", [(0.1, -0.7)])[1]
-        == "  b      +0.100 (one seed, no interval)"
-    )
+    lines = write_table(tmp_path / "r.csv", [(0.1, -0.7)])
+    assert lines[3] == "    b      +0.100 (one seed, no interval)"
 
 
 def test_probe_loss_that_explains_everything_leaves_no_slopes(tmp_path):
@@ -211,14 +279,12 @@ def test_probe_loss_that_explains_everything_leaves_no_slopes(tmp_path):
         row[-1] = repr(math.exp(2 - 0.3 * float(row[-2])))
     path.write_text("\n".join(map(",".join, rows)) + "\n")
     lines = list(summary(read_table(path)))
-    assert lines[5].replace("-0.000", "+0.000") == "  b      +0.000 (one seed, no interval)"
+    assert lines[7].replace("-0.000", "+0.000") == "    b      +0.000 (one seed, no interval)"
 
 
 def test_data_and_steps_that_go_together_are_not_fitted(tmp_path):
     path = tmp_path / "r.csv"
-    lines = [
-        "dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed,probe_loss,transferability"
-    ]
+    lines = [RESULT_HEADER]
     for n in (100, 200, 400, 800, 1600):
         lines.append(f"X,theta_A,{n},10,{10 * n},128,0.01,1e-4,0,1,{n}")
     path.write_text("\n".join(lines) + "\n")

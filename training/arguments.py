@@ -140,11 +140,13 @@ def fit_with_arguments(
     device: torch.device,
     facts: Mapping[str, Any],
     measure: Callable[[], tuple[float | None, list[dict[str, Any]]]] | None = None,
+    theta_r: str | None = None,
 ) -> list[Path]:
     """Train `model` as the command line says; return the checkpoints written.
 
     path: the checkpoint X.pth to write, locked by the caller. facts: what X.json records of this
-    script's own, measure: its transferability after every epoch (see Record).
+    script's own. measure: its transferability after every epoch (see Record), theta_r: SHA-256 of
+    the file that it is measured from.
     """
     model.to(device, memory_format=torch.channels_last)
     facts = {
@@ -158,7 +160,10 @@ def fit_with_arguments(
     }
     same = ("script", "classes", "train_images", "val_images", "parent_sha256")
     config = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
-    config |= {key: facts[key] for key in same} | {"processes": distributed.world_size()}
+    config |= {key: facts[key] for key in same}
+    config |= {"processes": distributed.world_size(), "theta_r": theta_r}
+    # Only the first process writes.
+    measure = measure if distributed.rank() == 0 else None
     record = Record(path, keep=args.keep, facts=facts, measure=measure)
     state = RunState(path, config=config, save_minutes=args.save_minutes)
     with stoppable(state), one_line_when_out_of_memory():

@@ -6,10 +6,13 @@ Without torchrun there is one process and every function here does nothing to it
 import os
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+from safe_io import InputError, SaidByFirst
 
 
 def start(device: torch.device) -> None:
@@ -18,7 +21,10 @@ def start(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while the first one downloads or unpacks a data set.
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1)
+    )
 
 
 def stop() -> None:
@@ -59,11 +65,20 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """Call `function` in the first process; return its result in all."""
-    result = [function() if rank() == 0 else None]
-    if world_size() > 1:
-        distributed.broadcast_object_list(result)
-    return result[0]
+    """Call `function` in the first process; return its result, or raise its InputError, in all."""
+    if world_size() == 1:
+        return function()
+    outcome: list[Any] = [None, None]
+    failure = None
+    if rank() == 0:
+        try:
+            outcome[0] = function()
+        except InputError as error:
+            failure, outcome[1] = error, str(error)
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise failure or SaidByFirst(outcome[1])
+    return outcome[0]
 
 
 def sum_up(*numbers: Tensor) -> list[Tensor]:

@@ -34,6 +34,10 @@ MAY_CHANGE = {
 }
 
 
+class Busy(InputError):
+    """Another run is writing the same files."""
+
+
 class RunState:
     """Saves and loads X.resume, and remembers that the run is asked to stop.
 
@@ -104,27 +108,31 @@ class RunState:
 
 
 @contextlib.contextmanager
-def run_of(path: Path, *, resume: bool, overwrite: bool) -> Iterator[bool]:
+def run_of(
+    path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Iterator[bool]:
     """Hold the lock of X.pth; give whether there is anything to train for it.
 
-    Of several processes the first decides and locks. Raises InputError as `locked` and `begin` do.
+    settings: the arguments, and parent_sha256 where it is known. Of several processes the first
+    decides and locks. Raises InputError as `locked` and `begin` do.
     """
     with contextlib.ExitStack() as stack:
 
         def decide() -> bool:
             stack.enter_context(locked(path))
-            return begin(path, resume=resume, overwrite=overwrite)
+            return begin(path, settings, resume=resume, overwrite=overwrite)
 
         yield distributed.on_first(decide)
     # Not after an error: the other processes may be waiting for this one, and torchrun ends them.
     distributed.stop()
 
 
-def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
+def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> bool:
     """Whether there is anything to train for X.pth; with `overwrite` the old state is deleted.
 
     What a run that was killed had half written is deleted.
-    Raises InputError for an unfinished run that the command line does not speak of.
+    Raises InputError for an unfinished run that the command line does not speak of, and for a
+    finished one of other settings.
     """
     for ending in (
         ".pth",
@@ -148,7 +156,9 @@ def begin(path: Path, *, resume: bool, overwrite: bool) -> bool:
         for file in unfinished:
             file.unlink()
     if resume and not unfinished:
-        if is_finished(path):
+        record = finished_record(path)
+        if record:
+            check_settings(path, record, settings)
             say(f"{path} is finished; nothing to do")
             return False
         say(f"no {state[0]} to resume from; starting anew")
@@ -165,13 +175,26 @@ def remove_half_written(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def is_finished(path: Path) -> bool:
-    """Whether X.json says so, and speaks of the X.pth that is there."""
+def finished_record(path: Path) -> dict[str, Any]:
+    """X.json if it is of a finished run and speaks of the X.pth that is there, else {}."""
     try:
         record = json.loads(beside(path, ".json").read_text(encoding="utf-8"))
-        return record["finished"] and record["sha256"] == checkpoint.sha256(path)
+        finished = record["finished"] and record["sha256"] == checkpoint.sha256(path)
+        return {**record.get("args", {}), **record} if finished else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return {}
+
+
+def check_settings(path: Path, record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise InputError naming the first setting that is not that of the finished run."""
+    for key, new in settings.items():
+        # The size that a data set has of its own is recorded when it is known.
+        own = key == "image_size" and new is None
+        if key not in MAY_CHANGE and not own and record.get(key) != new:
+            raise InputError(
+                f"{path} is of a finished run with another {key} ({record.get(key)}, now {new}); "
+                "give another name, or leave out --resume to replace it"
+            )
 
 
 @contextlib.contextmanager
@@ -207,7 +230,7 @@ def locked(path: Path) -> Iterator[None]:
         except FileExistsError:
             holder = read_lock(file)
             if is_running(holder):
-                raise InputError(
+                raise Busy(
                     f"{path} is being written by process {holder.get('pid')} on "
                     f"{holder.get('host')}; wait for it, give another name, or remove {file} if "
                     "that process is gone"
@@ -216,7 +239,7 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"cannot write {file}: {error.strerror}") from error
     else:
-        raise InputError(f"another run has just taken {file}; give another name")
+        raise Busy(f"another run has just taken {file}; give another name")
     try:
         yield
     finally:
@@ -244,12 +267,16 @@ def create(file: Path, text: str) -> None:
 def remove_stale(file: Path, holder: Mapping[str, Any]) -> None:
     """Remove a lock whose holder is gone, but not one that has just taken its place."""
     # Only one of several runs that have seen the stale lock can rename it.
-    mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(FileNotFoundError):
+    mine = file.with_name(f".{file.name}.{os.getpid()}.stale.tmp")
+    try:
         os.replace(file, mine)
+    except FileNotFoundError:
+        return
+    try:
         if read_lock(mine) != holder:
             with contextlib.suppress(FileExistsError):
-                os.link(mine, file)
+                create(file, mine.read_text(encoding="utf-8"))
+    finally:
         mine.unlink()
 
 
