@@ -126,3 +126,12 @@ def test_failing_process_ends_all_with_its_error(task):
     assert done.returncode != 0
     assert f"{task / 'nothing'}" in done.stderr
     assert not (task / "bad.pth").exists()
+
+
+def test_error_of_the_first_process_is_said_once(task):
+    """Where the others wait for its decision."""
+    options = ("--dataset", "CUB-200", "--data_dir", task / "nothing", "--download")
+    done = fine_tune(task, "bad", *options, processes=2)
+    assert done.returncode != 0
+    assert done.stderr.count("error: no CUB-200 in ") == 1
+    assert "broadcast" not in done.stderr
