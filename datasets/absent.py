@@ -8,33 +8,51 @@ from pathlib import Path
 
 from safe_io import InputError
 
+from . import folder, unsplit
+
 # Folders that are looked into for the one that may be meant.
 MOST = 200
+# They take any image in a sub-folder for the data, and such a folder above is met by chance.
+BY_ANY_IMAGE = (
+    folder.locate,
+    unsplit.locate_flowers,
+    unsplit.locate_land_use,
+    unsplit.locate_pocus,
+)
 
 
 def elsewhere(root: Path, locate: Callable[[Path], Path | None], *, like: str) -> str:
     """`; did you mean FOLDER?` if `locate` finds the data one folder further down or up, else "".
 
-    Among several, one is taken in whose name `like` occurs.
+    Among several, one is taken in whose name `like` occurs. The folder above is not meant by data
+    sets that any image in a sub-folder would do for, and the root of the file system by none.
     """
     with suppress(OSError, InputError):
         if locate(root) is not None:
             return ""
-        for folder in neighbours(root, like=like):
+        for path in neighbours(root, like=like, above=locate not in BY_ANY_IMAGE):
             with suppress(OSError, InputError):
-                if locate(Path(folder)) is not None:
-                    return f"; did you mean {folder}?"
+                if locate(Path(path)) is not None:
+                    return f"; did you mean {path}?"
     return ""
 
 
-def neighbours(root: Path, *, like: str) -> list[str]:
-    """The folders in `root`, those first in whose name `like` occurs, and the one above."""
+def neighbours(root: Path, *, like: str, above: bool) -> list[str]:
+    """The folders in `root`, those first in whose name `like` occurs, and if wanted the one above.
+
+    The root of the file system is never among them.
+    """
     inside = visible_folders(root)
     inside.sort(key=lambda name: like not in name.casefold().replace("-", ""))
     folders = [os.path.join(root, name) for name in inside[:MOST]]
+    parent = os.path.dirname(os.path.abspath(root))
     # An empty folder beside images is where something was to be put.
-    if not os.path.isdir(root) or os.listdir(root):
-        folders.append(os.path.dirname(os.path.abspath(root)))
+    if (
+        above
+        and parent != os.path.dirname(parent)
+        and (not os.path.isdir(root) or os.listdir(root))
+    ):
+        folders.append(parent)
     return folders
 
 

@@ -12,10 +12,12 @@ photographs; a pixel then differs from the scaled image by 2 levels on average, 
 """
 
 import contextlib
+import filecmp
 import io
 import os
 import re
 import shutil
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -37,11 +39,12 @@ from .workers import in_chunks, in_processes
 QUALITY = 95
 SUBSAMPLING = "4:2:0"
 JPEG_END = b"\xff\xd9"
+JPEG_SCAN = 0xFFDA  # starts the segment before the pixels
 MAX_SIZE = 65500  # of libjpeg
 # Images that a process takes at a time: a fraction of a second's work.
 CHUNK = 16
-# What is left behind, here and by atomic_path, when a process is killed.
-TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp", re.DOTALL)
+# What is left behind, here and by atomic_path, when a process is killed; others' files look alike.
+TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<pid>[0-9]+)\.tmp", re.DOTALL)
 MAX_LISTED = 20
 # Not copied: as large as the data set itself, whose images they hold unscaled.
 ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zip", ".7z", ".rar")
@@ -65,13 +68,14 @@ def resize_folder(src: Path, dst: Path, *, size: int, workers: int) -> int:
 
     What is there already is not done again, so the same command goes on after an interruption.
     workers: processes; 0: this one does it. Raises InputError for folders that cannot be used so,
-    for a file that cannot be written, and when `dst` ends up with other images than `src`.
+    for a file that cannot be written or that something else is in the way of, and when `dst` ends
+    up with other images than `src`.
     """
     total = check_folders(src, dst, size)
     say(f"{src}: {total} images, to {size} x {size} pixels in {dst}")
     written, unreadable = 0, {}
     work = partial(resize_images, src=src, dst=dst, size=size)
-    remove_leftovers(dst)
+    remove_leftovers(src, dst)
     chunks = in_chunks(prepare(src, dst), CHUNK)
     with (
         Progress(total, "resize", lines=True) as progress,
@@ -159,7 +163,10 @@ def prepare(src: Path, dst: Path) -> Iterator[str]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, unless `target` has its length and is no older."""
+    """Copy a file, unless it is there; InputError, and all as it was, if anything else is there.
+
+    Since copies are made whole or not at all, no other content is what a run has left half done.
+    """
     try:
         descriptor = os.open(source, os.O_RDONLY)
     except OSError as error:
@@ -167,11 +174,15 @@ def copy(source: Path, target: Path) -> None:
             f"cannot read {source}: {error.strerror}; make it readable, or remove it"
         ) from error
     with open(descriptor, "rb") as file:
-        new = os.fstat(file.fileno())
-        with contextlib.suppress(OSError):
-            old = target.stat()
-            if old.st_size == new.st_size and old.st_mtime >= new.st_mtime:
-                return
+        if os.path.lexists(target):
+            # Of a link to nowhere there is nothing to compare.
+            with contextlib.suppress(OSError):
+                if filecmp.cmp(source, target, shallow=False):
+                    return
+            raise InputError(
+                f"{target} is there already with other content than {source} (your own file, or a "
+                "copy of an older version); remove it or give another folder"
+            )
         with atomic_path(target) as temporary, open(temporary, "wb") as out:
             shutil.copyfileobj(file, out)
 
@@ -200,6 +211,8 @@ def is_done(target: Path, size: int) -> bool:
             start = file.read(1024)
             file.seek(max(0, file.seek(0, os.SEEK_END) - len(JPEG_END)))
             end = file.read()
+            file.seek(0)
+            whole = end == JPEG_END or (start.startswith(JPEG_START) and has_end(file.read()))
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -212,7 +225,20 @@ def is_done(target: Path, size: int) -> bool:
             f"{target} is there already, but is no JPEG of {size} x {size} pixels; choose another "
             "folder, or remove it"
         )
-    return end == JPEG_END
+    return whole
+
+
+def has_end(data: bytes) -> bool:
+    """Whether a JPEG has its end marker, behind which others than us may have put more."""
+    # A thumbnail before the pixels has an end marker, too.
+    position, marker = len(JPEG_START) - 1, None
+    while position + 4 <= len(data) and marker != JPEG_SCAN:
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker < 0xFF00:
+            return False
+        position += 2 + length
+    # Among the pixels 0xFF is followed by 0x00.
+    return marker == JPEG_SCAN and data.find(JPEG_END, position) >= 0
 
 
 def write_jpeg(path: Path, image: Tensor) -> None:
@@ -224,9 +250,7 @@ def write_jpeg(path: Path, image: Tensor) -> None:
     buffer = io.BytesIO()
     pixels = image.permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=SUBSAMPLING)
-    # Not the whole name, which may be as long as a file system allows.
-    short = f"{zlib.crc32(os.fsencode(path.name)):08x}"
-    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{short_name(path.name)}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(buffer.getvalue())
         os.replace(temporary, path)
@@ -240,13 +264,26 @@ def write_jpeg(path: Path, image: Tensor) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(dst: Path) -> None:
-    """Delete the temporary files of processes that were killed."""
+def short_name(name: str) -> str:
+    """What a temporary name has of a name, which may be as long as a file system allows."""
+    return f"{zlib.crc32(os.fsencode(name)):08x}"
+
+
+def remove_leftovers(src: Path, dst: Path) -> None:
+    """Delete the temporary files that killed processes have made for files of `src`."""
     for parent, _, files in os.walk(dst):
-        for name in files:
-            match = TEMPORARY.fullmatch(name)
-            if match and not is_running(int(match[1])):
-                Path(parent, name).unlink(missing_ok=True)
+        found = [match for match in map(TEMPORARY.fullmatch, files) if match]
+        left = [match for match in found if not is_running(int(match["pid"]))]
+        if not left:
+            continue
+        try:
+            names = os.listdir(src / os.path.relpath(parent, dst))
+        except OSError:
+            continue
+        ours = {*names, *map(short_name, names)}
+        for match in left:
+            if match["of"] in ours:
+                Path(parent, match[0]).unlink(missing_ok=True)
 
 
 def is_running(pid: int) -> bool:

@@ -7,7 +7,8 @@
 What the input allows is drawn: `scaling`, T against images and steps on logarithmic axes with a
 line and its 95 % interval; `regression`, ln T as fitted and as measured; `layers`, T over the
 blocks of every result of the JSON files; `null`, T beside its chance level T0 (the same fine-tuning
-from an independent random start) and T / T0. The columns of the table are those of the regression.
+from an independent random start) and T / T0. The columns of the table are those of the regression,
+and so are the rows of a study.
 """
 
 import json
@@ -28,7 +29,14 @@ from findings.regression import (
     import_statsmodels,
     regress,
 )
-from findings.table import Table, find_column, has_column, read_column, read_table
+from findings.table import (
+    Table,
+    comparable_rows,
+    find_column,
+    has_column,
+    read_column,
+    read_table,
+)
 from report import draw_curve, save_figure
 from safe_io import ArgumentParser, InputError, say, warn
 
@@ -253,9 +261,11 @@ def main(argv: list[str]) -> None:
 
     figures = {}
     if args.table:
-        table = read_table(args.table)
+        table, left_out = comparable_rows(read_table(args.table))
         for note in table.notes:
             say(f"note: {note}")
+        for reason in left_out:
+            say(f"{table.path}: {reason}")
         names = args.predictors + args.more
         figures |= figures_of_table(table, names, wanted=names != DEFAULT.split(","))
     profiles = [profile for path in args.json for profile in read_profiles(path)]

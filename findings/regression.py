@@ -7,6 +7,9 @@
 The table has a row per data set and columns by name; those of the paper's equation are T, G, D and
 N (or transferability, domain_gap, intraclass_variance and data_amount). log_X is the natural
 logarithm of column X. Every predictor is standardised over the rows (mean 0, standard deviation 1).
+
+Of a study (a table with the column start) only the rows from theta_A count that share data set,
+classes, batch_size, lr and weight_decay with most.
 """
 
 import argparse
@@ -16,7 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from findings.least_squares import LOG, design, equation
-from findings.table import Table, find_column, read_column, read_table, resolve
+from findings.table import (
+    Table,
+    comparable_rows,
+    find_column,
+    read_column,
+    read_table,
+    resolve,
+)
 from safe_io import ArgumentParser, InputError, say, warn
 
 DEFAULT = "G,D,log_N"
@@ -210,7 +220,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("table", type=Path, help="CSV file, as findings/published.csv")
     add_predictor_options(parser)
     args = parser.parse_args(argv)
-    table = read_table(args.table)
+    table, left_out = comparable_rows(read_table(args.table))
+    for reason in left_out:
+        say(f"{table.path}: {reason}")
     found = regress(table, args.predictors + args.more)
 
     say(

@@ -1,16 +1,25 @@
 """The table of results: a CSV file with one row per data set and checkpoint, written by `factors`.
 
-Columns that the user adds (a transferability, say) stay, with their values.
+Columns that the user adds (a transferability, say) stay, with their values, and so do comments: the
+lines that begin with #.
 """
 
+import contextlib
 import csv
 import io
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from safe_io import InputError, atomic_write
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 COLUMNS = (
     "dataset",
@@ -35,8 +44,8 @@ COLUMNS = (
     "D_share_error",
     "seconds",
 )
-# What a row is of: the images of the data set and the parameters.
-KEY = ("dataset", "samples", "classes", "seed", "sha256")
+# What a row is of: the images of both data sets, their size, and the parameters.
+KEY = ("dataset", "samples", "classes", "seed", "sha256", "source", "image_size")
 # What the ruler of G is of.
 RULER = ("sha256", "source", "image_size")
 # Other hardware and TF32 change a median by far less, other source images by more.
@@ -44,10 +53,14 @@ SAME = 0.01
 
 
 class Table(NamedTuple):
-    """Column names in the order of the file, and the rows, all values as text."""
+    """Column names in the order of the file, and the rows, all values as text.
+
+    comments: how many records (the header and rows) stand above a comment, and the comment.
+    """
 
     columns: list[str]
     rows: list[dict[str, str]]
+    comments: list[tuple[int, str]]
 
 
 def read(path: Path) -> Table:
@@ -57,17 +70,19 @@ def read(path: Path) -> Table:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: another number of values than columns"
-                    )
-                rows.append(row)
-            columns = list(reader.fieldnames or COLUMNS)
+            columns, rows, comments = [], [], []
+            for line, record in records(file):
+                if isinstance(record, str):
+                    comments.append((len(rows) + bool(columns), record))
+                elif not columns:
+                    columns = record
+                elif len(record) != len(columns):
+                    raise InputError(f"{path}, line {line}: another number of values than columns")
+                else:
+                    rows.append(dict(zip(columns, record, strict=True)))
+            columns = columns or list(COLUMNS)
     except FileNotFoundError:
-        return Table(list(COLUMNS), [])
+        return Table(list(COLUMNS), [], [])
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -80,7 +95,25 @@ def read(path: Path) -> Table:
         )
     if len(set(columns)) < len(columns):
         raise InputError(f"{path} has two columns of one name")
-    return Table(columns, rows)
+    return Table(columns, rows, comments)
+
+
+def records(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
+    """Line number (from 1) and values of every record, or a comment as it stands; no blank lines.
+
+    A value in quotes may hold lines that begin with #.
+    """
+    number = 0
+    for line in file:
+        number += 1
+        if line.startswith("#"):
+            yield number, line.rstrip("\r\n")
+            continue
+        reader = csv.reader(chain([line], file))
+        values = next(reader)
+        number += reader.line_num - 1
+        if values:
+            yield number, values
 
 
 def matches(row: Mapping[str, str], other: Mapping[str, object], columns: tuple[str, ...]) -> bool:
@@ -120,18 +153,42 @@ def put(path: Path, row: Mapping[str, object]) -> bool:
     """Write `row`, which has COLUMNS, into the file, whole or not at all; the other rows stay.
 
     It takes the place of the row with the same KEY, whose added columns it keeps; else it is the
-    last. Returns whether there was one.
+    last. Returns whether there was one. Several processes may put rows into one file.
     """
-    table = read(path)
-    new = {name: text(row[name]) for name in COLUMNS}
-    old = next((other for other in table.rows if matches(other, row, KEY)), None)
-    if old is None:
-        table.rows.append(new)
-    else:
-        old.update(new)
+    with locked(path.parent):
+        table = read(path)
+        new = {name: text(row[name]) for name in COLUMNS}
+        old = next((other for other in table.rows if matches(other, row, KEY)), None)
+        if old is None:
+            table.rows.append(new)
+        else:
+            old.update(new)
+        atomic_write(path, written(table))
+    return old is not None
+
+
+def written(table: Table) -> str:
+    """The table as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, table.columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.rows)
-    atomic_write(path, file.getvalue())
-    return old is not None
+    header = dict(zip(table.columns, table.columns, strict=True))
+    for place, record in enumerate([header, *table.rows, None]):
+        file.writelines(f"{comment}\n" for above, comment in table.comments if above == place)
+        if record is not None:
+            writer.writerow(record)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep the other processes of this machine out that lock the folder.
+
+    Not the file, which is replaced. Where a folder cannot be locked, go without.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield

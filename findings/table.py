@@ -6,6 +6,7 @@ A column may have other names (ALIASES), and `log_X` means the natural logarithm
 
 import csv
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ ALIASES = {
     "N": ("data_amount", "samples", "train_images"),
     "K": ("classes",),
 }
+# In a study, rows compare that have these columns in common and start from theta_A.
+SETTINGS = ("dataset", "classes", "batch_size", "lr", "weight_decay")
+# So many columns are shown where one is missing.
+SHOWN = 8
 
 
 class Row(NamedTuple):
@@ -117,6 +122,43 @@ def is_number(text: str) -> bool:
     return True
 
 
+def comparable_rows(table: Table) -> tuple[Table, list[str]]:
+    """The table with the rows that compare, and which are left out, and why.
+
+    Only a table of a study, with the column `start`, is changed: rows from theta_A stay, and of
+    them the largest group (of several, the first) that has all of SETTINGS in common.
+    """
+    if "start" not in table.columns:
+        return table, []
+    total = f"of {len(table.rows)} rows left out"
+    groups = defaultdict(list)
+    for row in table.rows:
+        if row.cells["start"] == "theta_A":
+            groups[settings(row)].append(row)
+    notes = []
+    real = sum(map(len, groups.values()))
+    if real < len(table.rows):
+        notes.append(f"{len(table.rows) - real} {total}, whose start is not theta_A")
+    most = max(groups, key=lambda group: len(groups[group]), default=())
+    rows = groups.get(most, [])
+    if len(rows) < real:
+        differ = [
+            column
+            for column, *values in zip(SETTINGS, *groups, strict=True)
+            if len(set(values)) > 1
+        ]
+        notes.append(
+            f"{real - len(rows)} {total}, which differ from the rest in {', '.join(differ)}"
+        )
+    return table._replace(rows=rows), notes
+
+
+def settings(row: Row) -> tuple[str | float, ...]:
+    """The cells of SETTINGS, as numbers where they are: 1e-4 is 0.0001."""
+    cells = [row.cells.get(column, "") for column in SETTINGS]
+    return tuple(float(cell) if is_number(cell) else cell for cell in cells)
+
+
 def find_column(table: Table, name: str) -> str | None:
     """The column of that name or of another name for the same; None where there is none.
 
@@ -147,9 +189,10 @@ def resolve(table: Table, name: str) -> tuple[str, bool]:
     column = find_column(table, plain)
     if column is None:
         others = f" (or {', '.join(ALIASES[plain])})" if plain in ALIASES else ""
-        raise InputError(
-            f"{table.path} has no column {plain or name}{others}; it has {', '.join(table.columns)}"
-        )
+        shown = ", ".join(table.columns[:SHOWN])
+        if len(table.columns) > SHOWN:
+            shown = f"{len(table.columns)}: {shown}, ..."
+        raise InputError(f"{table.path} has no column {plain or name}{others}; it has {shown}")
     return column, True
 
 

@@ -240,14 +240,15 @@ def test_data_sets_are_not_taken_for_classes(root):
     ("given", "meant", "message"),
     [
         ("", "data", "has only one class, data"),
-        ("data/train/a", "data/train", "holds 1 images but no class folders"),
+        ("data/train/a", None, "holds 1 images but no class folders"),
     ],
 )
 def test_folder_a_level_too_high_or_too_low(given, meant, message, root):
     put(*(root / "data" / part / kind / "1.png" for part in ("train", "val") for kind in "ab"))
     with pytest.raises(InputError, match=message) as caught:
         load("Folder", root / given)
-    assert str(caught.value).endswith(f"; did you mean {root / meant}?")
+    hint = f"; did you mean {root / meant}?" if meant else "does it)"
+    assert str(caught.value).endswith(hint)
 
 
 def test_class_too_small_to_validate_is_warned_of(root, capsys):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -159,16 +160,37 @@ def test_hidden_files_are_left_out_and_lists_are_copied(src, dst, capsys):
     assert "7 images written" in capsys.readouterr().out
 
 
-def test_list_is_copied_again_only_when_it_has_changed(src, dst):
-    (src / "list.txt").write_text("old")
+def test_list_that_is_there_already_is_let_be(src, dst):
+    (src / "list.txt").write_text("list")
     assert call("resize", src, dst, "--size", 16) == 0
-    inode = (dst / "list.txt").stat().st_ino
-    assert call("resize", src, dst, "--size", 16) == 0
-    assert (dst / "list.txt").stat().st_ino == inode
-    (src / "list.txt").write_text("new")
+    before = (dst / "list.txt").stat()
     os.utime(src / "list.txt", (time.time() + 60,) * 2)
     assert call("resize", src, dst, "--size", 16) == 0
-    assert (dst / "list.txt").read_text() == "new"
+    after = (dst / "list.txt").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("content", ["", "mine", "list, and more", "LIST", None])
+def test_other_content_in_the_way_of_a_list_is_an_error_and_stays(content, src, dst, capsys):
+    (src / "list.txt").write_text("list")
+    dst.mkdir()
+    if content is None:
+        (dst / "list.txt").symlink_to("nowhere")
+    else:
+        # As large as it, and newer, in one case.
+        (dst / "list.txt").write_text(content)
+    assert call("resize", src, dst, "--size", 16) == 2
+    assert capsys.readouterr().err == (
+        f"error: {dst}/list.txt is there already with other content than {src}/list.txt (your own "
+        "file, or a copy of an older version); remove it or give another folder\n"
+    )
+    if content is None:
+        assert os.readlink(dst / "list.txt") == "nowhere"
+    else:
+        assert (dst / "list.txt").read_text() == content
+    (dst / "list.txt").unlink()
+    assert call("resize", src, dst, "--size", 16) == 0
+    assert (dst / "list.txt").read_text() == "list"
 
 
 def test_names_of_any_bytes_and_of_full_length(tmp_path, dst, capsys):
@@ -235,6 +257,26 @@ def test_what_a_power_cut_leaves_is_done_again(damage, src, dst):
     assert files(dst) == whole
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_behind_the_end_of_an_image_are_let_be(progressive, src, dst, capsys):
+    buffer = io.BytesIO()
+    # The end marker occurs before the pixels, too, as in a thumbnail.
+    picture(9, (16, 16)).save(buffer, "JPEG", progressive=progressive, comment=b"a\xff\xd9b")
+    whole = buffer.getvalue()
+    (dst / "a").mkdir(parents=True)
+    for name, more in (("0", b"\n"), ("1", bytes(999)), ("2", b"a maker's note" * 99)):
+        (dst / f"a/{name}.jpg").write_bytes(whole + more)
+    before = files(dst)
+    assert call("resize", src, dst, "--size", 16) == 0
+    assert "4 images written, 3 already there" in capsys.readouterr().out
+    assert files(dst).items() >= before.items()
+    # What is cut, also where zeros fill it up, has its end marker in the comment alone.
+    for damaged in (whole[:-9], whole[:-9] + bytes(9), whole[:-1]):
+        (dst / "a/0.jpg").write_bytes(damaged)
+        assert call("resize", src, dst, "--size", 16) == 0
+        assert "1 images written, 6 already there" in capsys.readouterr().out
+
+
 def test_other_files_in_the_way_are_an_error_and_stay(src, dst, capsys):
     assert call("resize", src, dst, "--size", 16) == 0
     assert call("resize", src, dst, "--size", 17) == 2
@@ -249,9 +291,25 @@ def test_temporary_files_of_killed_runs_are_removed(src, dst):
     gone = subprocess.Popen(["true"])
     gone.wait()
     (dst / "a").mkdir(parents=True)
-    for name in (f".0.jpg.{gone.pid}.tmp", f".images.txt.{gone.pid}.tmp", ".x\n.1234567890123.tmp"):
+    (src / "a/images.txt").touch()
+    put(src / "a/x\n.jpg")
+    short = f".{zlib.crc32(b'0.jpg'):08x}"
+    for name in (
+        *(f".0.jpg.{gone.pid}.tmp", f".images.txt.{gone.pid}.tmp", ".x\n.jpg.1234567890123.tmp"),
+        *(f"{short}.{gone.pid}.tmp", f"{short}.1234567890123.tmp"),
+    ):
         (dst / "a" / name).write_bytes(b"half")
-    kept = {f"a/.0.jpg.{os.getpid()}.tmp": b"of a process that runs", "a/.note.tmp": b"another's"}
+    kept = {
+        f"a/.0.jpg.{os.getpid()}.tmp": b"of a process that runs",
+        f"a/{short}.{os.getppid()}.tmp": b"of a process that runs",
+        # The user's own.
+        "a/.note.tmp": b"1",
+        "a/.mine.999999.tmp": b"2",
+        f".0.jpg.{gone.pid}.tmp": b"3",
+        f"a/.deadbeef.{gone.pid}.tmp": b"4",
+        f"other/.0.jpg.{gone.pid}.tmp": b"5",
+    }
+    (dst / "other").mkdir()
     for name, content in kept.items():
         (dst / name).write_bytes(content)
     assert call("resize", src, dst, "--size", 16) == 0

@@ -284,9 +284,7 @@ def test_folder_one_level_up_is_answered_with_the_right_one(name, root, monkeypa
         ("Aircraft", "fgvc-aircraft-2013b/data/images", "fgvc-aircraft-2013b/data"),
         ("DTD", "dtd/images", "dtd"),
         ("DTD", "dtd/labels", "dtd"),
-        ("Land-Use", "UCMerced_LandUse/Images/airplane", "UCMerced_LandUse/Images"),
         ("Caltech-101", "101_ObjectCategories/accordion", "101_ObjectCategories"),
-        ("POCUS", "covid", ""),
         ("DomainNet-r", "real/airplane", "real"),
     ],
 )
@@ -295,6 +293,23 @@ def test_folder_one_level_down_is_answered_with_the_right_one(
 ):
     miniatures.build(name, root, monkeypatch)
     assert error_of(name, root / below).endswith(f"; did you mean {root / meant}?")
+
+
+@pytest.mark.parametrize("name", ["Folder", "Flowers", "Land-Use", "POCUS"])
+@pytest.mark.parametrize("below", ["a", "nonexistent"])
+def test_folder_above_is_not_meant_because_of_any_image_below_it(name, below, root):
+    for kind in "ab":
+        miniatures.put(root / kind / "1.png")
+    for loose in (root / "a").iterdir():
+        loose.rename(root / "a" / "file.txt")
+    assert "did you mean" not in error_of(name, root / below)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_root_of_the_file_system_is_not_meant(name, monkeypatch):
+    everywhere = DATASETS[name]._replace(locate=lambda folder: folder if folder.exists() else None)
+    monkeypatch.setitem(DATASETS, name, everywhere)
+    assert "did you mean" not in error_of(name, "/nonexistent")
 
 
 def test_of_several_folders_the_one_of_that_name_is_meant(root):

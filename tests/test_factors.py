@@ -1,7 +1,10 @@
 """G, Frechet distance and D: on features of known distributions, and through the command."""
 
 import csv
+import multiprocessing
+import os
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import drawn_images
 import numpy as np
@@ -18,7 +21,7 @@ from findings.gap import Moments, bandwidth2, block_layout, frechet, gap, mmd2, 
 from findings.variance import GROUPS, ClassSums, diversity
 from models import build, checkpoint
 from models.checkpoint import Checkpoint
-from safe_io import run
+from safe_io import InputError, run
 
 DISTORTIONS = {
     "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
@@ -469,6 +472,62 @@ def test_same_row_is_replaced_and_others_and_added_columns_stay(images, theta, t
     assert call(images, other, table) == 0
     assert [row["transferability"] for row in read(table)] == ["0.5", "1.5", "2.5", "3.5", ""]
     assert not list(tmp_path.glob(".*"))
+
+
+def row_of(**changes):
+    """A row for `rows.put`."""
+    return {name: "1" for name in rows.COLUMNS} | {"bandwidth2": 0.5} | changes
+
+
+@pytest.mark.parametrize("column", ["image_size", "source"])
+def test_row_of_another_image_size_or_source_is_another_row(column, tmp_path):
+    table = tmp_path / "r.csv"
+    assert not rows.put(table, row_of(**{column: "32"}))
+    lines = table.read_text().splitlines()
+    table.write_text(f"{lines[0]},transferability\n{lines[1]},7.5\n")
+    assert not rows.put(table, row_of(**{column: "64"}))
+    assert rows.put(table, row_of(**{column: "32"}, G="2"))
+    found = [(row[column], row["G"], row["transferability"]) for row in read(table)]
+    assert found == [("32", "2", "7.5"), ("64", "1", "")]
+
+
+def test_processes_that_write_at_once_lose_no_row(tmp_path):
+    table = tmp_path / "r.csv"
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
+        list(pool.map(put_twenty, [table] * 4, range(4)))
+    found = sorted((row["dataset"], int(row["seed"])) for row in read(table))
+    assert found == [(str(i), seed) for i in range(4) for seed in range(20)]
+    assert os.listdir(tmp_path) == ["r.csv"]
+
+
+def put_twenty(table, number):
+    for seed in range(20):
+        rows.put(table, row_of(dataset=number, seed=seed))
+
+
+def test_without_file_locks_rows_are_written_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "fcntl", None)
+    assert not rows.put(tmp_path / "r.csv", row_of())
+    assert len(read(tmp_path / "r.csv")) == 1
+
+
+def test_comments_stay_where_they_are(tmp_path):
+    table = tmp_path / "r.csv"
+    rows.put(table, row_of(seed="1", checkpoint='a\n# "no" comment'))
+    rows.put(table, row_of(seed="2"))
+    header, *lines = table.read_text().splitlines()
+    first = [*lines[:2], "# between"]
+    table.write_text("\n".join(['# A, "note"', "#", header, *first, lines[2], "# last\n"]))
+    assert rows.put(table, row_of(seed="2", G="5"))
+    assert not rows.put(table, row_of(seed="3"))
+    after = table.read_text().splitlines()
+    assert after[:6] == ['# A, "note"', "#", header, *first]
+    assert [line.split(",")[8:10] for line in (after[6], after[8])] == [["2", "5"], ["3", "1"]]
+    assert (after[7], len(after)) == ("# last", 9)
+    assert rows.read(table).rows[0]["checkpoint"] == 'a\n# "no" comment'
+    table.write_text("\n".join([*after[:3], "1,2"]))
+    with pytest.raises(InputError, match=r"r\.csv, line 4: another number of values than columns"):
+        rows.read(table)
 
 
 def test_phi_of_a_vit_is_the_input_of_its_last_linear_map(tmp_path):

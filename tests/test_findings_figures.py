@@ -175,6 +175,29 @@ def test_only_what_the_table_allows(tmp_path, drawn, capsys):
     assert len(drawn["scaling"].axes) == 2
 
 
+def test_scaling_of_a_study_is_of_the_rows_that_compare(tmp_path, drawn, capsys):
+    same = {"start": "theta_A", "classes": 10, "batch_size": 128, "weight_decay": 1e-4}
+    columns = ("dataset", "N", "steps", "T", *same)
+    table = write_table(tmp_path / "r.csv", columns, dataset="x", **same)
+    plain = table.read_text()
+    table.write_text(plain + "x,9,9,1e5,null,10,128,1e-4\nx,9,9,2e5,theta_A,10,128,0\n")
+    assert call(table, "--out", tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"{table}: 1 of 17 rows left out, whose start is not theta_A",
+        f"{table}: 1 of 17 rows left out, which differ from the rest in weight_decay",
+    ]
+    titles = [axes.get_title() for axes in drawn["scaling"].axes]
+    assert all(title.endswith(", 15 rows") for title in titles)
+    table.write_text(plain)
+    assert call(table, "--out", tmp_path) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert [axes.get_title() for axes in drawn["scaling"].axes] == titles
+    # Of T0 alone there is nothing to say.
+    table.write_text(plain.replace("theta_A", "null"))
+    assert call(table, "--out", tmp_path) == 2
+    assert capsys.readouterr().err.startswith("error: nothing to draw")
+
+
 def test_grid_of_layers(tmp_path, drawn):
     paths = [
         write_json(tmp_path / "a.json", *(result(f"$b{i}", [2.0, 3.0 + i]) for i in range(3))),

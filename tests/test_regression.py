@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from findings import __main__ as findings
 from findings import published
 from findings.regression import regress
-from findings.table import Row, Table, read_column, read_table
+from findings.table import Row, Table, comparable_rows, read_column, read_table
 from safe_io import InputError, run
 
 ROWS = [
@@ -298,6 +298,82 @@ def test_rows_must_outnumber_the_coefficients_by_two(tmp_path, capsys):
     assert_refused(call(five), capsys, "five.csv has 5 rows; 4 coefficients need at least 6")
     none = write(tmp_path / "none.csv", [])
     assert_refused(call(none), capsys, "none.csv has 0 rows; 4 coefficients need at least 6")
+
+
+STUDY = ("dataset", "start", "classes", "batch_size", "lr", "weight_decay")
+PLAIN = ("x", "theta_A", "10", "128", "0.01", "0.0001")
+ARMS = [
+    ("x", "null", "10", "128", "0.01", "0.0001"),
+    ("x", "theta_A", "10", "32", "0.01", "0.0001"),
+    ("x", "theta_A", "5", "128", "0.01", "0.0001"),
+]
+
+
+def study(settings, further=ROWS):
+    """A table of a study: settings of every run, and N, steps and T of the ROWS in turn."""
+    rows = [
+        Row(line, dict(zip(STUDY, cells, strict=True)) | {"N": n, "steps": steps, "T": t})
+        for line, (cells, (_, _, _, n, _, steps, t)) in enumerate(
+            zip(settings, further, strict=True), start=2
+        )
+    ]
+    return Table("t.csv", [*STUDY, "N", "steps", "T"], rows, [])
+
+
+def test_rows_of_a_study_that_compare():
+    # As it is written elsewhere.
+    same = ("x", "theta_A", "10", "128", "1e-2", "1e-4")
+    table = study([ARMS[0], PLAIN, ARMS[1], same, ARMS[2], PLAIN, ARMS[0], PLAIN])
+    kept, notes = comparable_rows(table)
+    assert [row.line for row in kept.rows] == [3, 5, 7, 9]
+    assert kept._replace(rows=table.rows) == table
+    assert notes == [
+        "2 of 8 rows left out, whose start is not theta_A",
+        "2 of 8 rows left out, which differ from the rest in classes, batch_size",
+    ]
+
+
+def test_rows_without_start_all_compare(tmp_path, table):
+    assert comparable_rows(read_table(table)) == (read_table(table), [])
+    short = write(tmp_path / "s.csv", [("theta_A", "1"), ("null", "2")], ("start", "T"))
+    kept, notes = comparable_rows(read_table(short))
+    assert ([row.line for row in kept.rows], len(notes)) == ([2], 1)
+    empty = write(tmp_path / "e.csv", [("null", "2")], ("start", "T"))
+    kept, notes = comparable_rows(read_table(empty))
+    assert (kept.rows, notes) == ([], ["1 of 1 rows left out, whose start is not theta_A"])
+
+
+def write_study(path):
+    """Eight runs that compare, and three that do not."""
+    table = study([*ARMS, *[PLAIN] * 8], [*ROWS[:3], *ROWS])
+    return write(path, [tuple(row.cells.values()) for row in table.rows], tuple(table.columns))
+
+
+def test_regression_of_a_study_is_of_the_rows_that_compare(tmp_path, table, capsys):
+    options = ("--predictors", "log_N,log_steps")
+    path = write_study(tmp_path / "study.csv")
+    assert call(path, *options) == 0
+    out = capsys.readouterr().out
+    assert call(table, *options) == 0
+    plain = capsys.readouterr().out
+    assert out.splitlines()[:3] == [
+        f"{path}: 1 of 11 rows left out, whose start is not theta_A",
+        f"{path}: 2 of 11 rows left out, which differ from the rest in classes, batch_size",
+        f"{path}: 8 rows, ln T on standardised predictors, 5 degrees of freedom",
+    ]
+    equation = next(line for line in plain.splitlines() if line.startswith("log T"))
+    assert equation in out
+
+
+def test_missing_column_of_a_wide_table_shows_eight(tmp_path, capsys):
+    header = ("dataset", "start", "samples", *(f"T layer{i}" for i in range(60)))
+    path = write(tmp_path / "r.csv", [("x", "theta_A", *"1" * 61)], header)
+    with pytest.raises(InputError) as caught:
+        read_column(read_table(path), "G")
+    assert str(caught.value) == (
+        f"{path} has no column G (or domain_gap); it has 63: dataset, start, samples, T layer0, "
+        "T layer1, T layer2, T layer3, T layer4, ..."
+    )
 
 
 def test_missing_column_names_what_it_may_be_called(tmp_path, capsys):
