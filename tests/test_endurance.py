@@ -107,8 +107,9 @@ def test_memory_and_open_files_stay_flat_over_a_thousand_iterations(
     # After 280 everything is allocated and all workers run. What leaks grows in both halves; the
     # allocator takes a block from the system now and then.
     assert min(memory[790] - memory[280], memory[-1] - memory[790]) < 1, memory[::50]
-    # The lowest, as a file that is being written comes and goes.
-    assert min(files[-200:]) <= min(files[200:400]), files[::50]
+    # A batch on its way from a worker, or a file that is being written, is an open file, too; one
+    # that stayed open in every epoch would make eight more.
+    assert min(files[-200:]) < min(files[200:400]) + 4, files[::50]
 
 
 @LINUX
