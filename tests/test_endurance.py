@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -117,12 +118,14 @@ def test_processes_and_files_are_given_back_after_a_run_and_after_an_error(task,
     more = ("--num_workers", "2", "--max_epoch", "1")
     children = set(multiprocessing.active_children())  # of a test that failed before
     assert tune(task, tmp_path, *more) == 0
+    gc.collect()  # queues of ended workers are closed when they are collected
     before = len(os.listdir("/proc/self/fd"))
     assert set(multiprocessing.active_children()) <= children
     assert tune(task, tmp_path, *more) == 0
     assert tune(task, tmp_path, *more, "--lr", "1e30", "--max_epoch", "3") == 2
     assert "the loss is not finite" in capfd.readouterr().err
     assert set(multiprocessing.active_children()) <= children
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
