@@ -17,6 +17,7 @@ COMMANDS = {
     "factors": "domain gap G, intraclass variance D and classes K of a data set",
     "regression": "regress log T on chosen factors",
     "figures": "draw the figures from a table of results",
+    "summary": "data, steps and depth, from the table of a study",
     "study": "run fine-tuning and measurement for every row of a plan",
 }
 

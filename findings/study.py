@@ -12,7 +12,7 @@ Every run is finetune.py, cal_transferability.py and an evaluation of a fixed dr
 images (the probe: without augmentation, in evaluation mode). Finished rows are skipped, so the same
 command goes on after an interruption, and several processes may work on one plan. A row that fails
 is reported and passed over. results.csv in --out has a row per finished run, and the summary fits
-ln T = a + b ln N + c ln S to it (see findings.slopes).
+ln T = a + b ln N + c ln S to it (see findings.summary).
 """
 
 import argparse
@@ -30,7 +30,7 @@ import finetune
 import pretrain_on_ImageNet
 from datasets import full_name
 from evaluate import evaluate_file
-from findings import depth, slopes
+from findings import summary
 from findings.table import read_table
 from models import ARCHS, checkpoint
 from safe_io import ArgumentParser, InputError, atomic_write, check_output, integer, run, say, warn
@@ -124,11 +124,7 @@ def main(argv: list[str]) -> int:
         write_results(results, args.out, plan)
     write_results(results, args.out, plan)
     if results.exists():
-        table = read_table(results)
-        for line in slopes.summary(table):
-            say(line)
-        say("rank correlation of depth with")
-        for line in depth.summary(table):
+        for line in summary.lines(read_table(results)):
             say(line)
         say(results.resolve())
     return 1 if failed else 0

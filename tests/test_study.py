@@ -265,6 +265,18 @@ def test_seeds_with_other_rows_are_not_taken_for_noise(tmp_path):
             assert slope[1] == slope[2] == slope[3], line
 
 
+def test_summary_of_a_table_is_that_of_the_study(task, tmp_path, capsys):
+    assert study(task, tmp_path, GRID) == 0
+    printed = capsys.readouterr().out
+    assert run(lambda: main(["summary", str(tmp_path / "results.csv")])) == 0
+    out = capsys.readouterr().out
+    assert "ln T = a + b ln N + c ln S" in out
+    assert out in printed
+    (tmp_path / "other.csv").write_text("dataset,G\nX,1\n")
+    assert run(lambda: main(["summary", str(tmp_path / "other.csv")])) == 2
+    assert "is not the table of a study: it has no column start" in capsys.readouterr().err
+
+
 def test_one_seed_has_no_interval(tmp_path):
     lines = write_table(tmp_path / "r.csv", [(0.1, -0.7)])
     assert lines[3] == "    b      +0.100 (one seed, no interval)"
