@@ -18,7 +18,8 @@ from datasets import DATASETS, load
 from datasets.loader import make_loader
 from datasets.workers import usable_cores
 from models import ARCHS, build, checkpoint, default_image_size
-from models.layers import identify, num_classes
+from models.layers import num_classes
+from models.pretrained import architecture
 from safe_io import ArgumentParser, InputError, integer, run, say
 from training.arguments import choose_device
 from training.engine import evaluate
@@ -82,12 +83,7 @@ def evaluate_file(
     Raises InputError where file, network and data do not fit each other.
     """
     theta = checkpoint.read(path)
-    own = identify(theta.shapes)
-    arch = arch or own
-    if arch not in ARCHS:
-        raise InputError(f"{path} is of no known network; name it with --arch")
-    if own in ARCHS and own != arch:
-        raise InputError(f"{path} is a {own}, not a {arch}; leave out --arch")
+    arch = architecture(theta, arch)
     if num_classes(theta.shapes) is None:
         raise InputError(f"{path} has no classifier, so there is nothing to evaluate")
     train_set, val_set, classes = load(

@@ -181,6 +181,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number; yes where that cannot be asked."""
+    if os.name != "posix":  # os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut; file systems that cannot do it are let be."""
     with contextlib.suppress(OSError):

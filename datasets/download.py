@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safe_io import InputError
+from safe_io import InputError, is_running
 
 # Of the folder for a download; the number of the process follows. The name of the machine is in
 # it, since a process of another machine may be downloading to the same disk.
@@ -72,19 +72,6 @@ def remove_leftovers(root: Path) -> None:
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not is_running(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is a process of that number; yes where that cannot be asked."""
-    if os.name != "posix":  # os.kill would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # another user's
-        return True
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from safe_io import InputError, atomic_path, say, warn
+from safe_io import InputError, atomic_path, is_running, say, warn
 
 from .decode import JPEG_START, jpeg_size
 from .folder import EXTENSIONS, ancestors, cannot_list, is_image
@@ -284,17 +284,6 @@ def remove_leftovers(src: Path, dst: Path) -> None:
         for match in left:
             if match["of"] in ours:
                 Path(parent, match[0]).unlink(missing_ok=True)
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is a process of this number."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def compare(src: Path, dst: Path, unreadable: Iterable[str]) -> None:

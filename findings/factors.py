@@ -33,7 +33,7 @@ from datasets.images import Images
 from datasets.transforms import generator_for
 from datasets.workers import usable_cores
 from models import ARCHS, checkpoint, default_image_size
-from models.layers import identify
+from models.pretrained import architecture
 from safe_io import ArgumentParser, InputError, check_output, integer, say, warn
 from training.arguments import choose_device
 
@@ -124,17 +124,6 @@ def main(argv: list[str] | None = None) -> None:
     replaced = rows.put(path, row)
     report(row, found, classes)
     say(f"{path}: row {'replaced' if replaced else 'added'}")
-
-
-def architecture(theta: checkpoint.Checkpoint, wanted: str | None) -> str:
-    """Name of theta's network. Raises InputError where it is not `wanted`, or not known."""
-    found = identify(theta.shapes)
-    if found in ARCHS and wanted not in (None, found):
-        raise InputError(f"{theta.path} is a {found}, not a {wanted}; leave --arch out")
-    arch = wanted or found
-    if arch not in ARCHS:
-        raise InputError(f"{theta.path} is of no known network; name it with --arch")
-    return arch
 
 
 def check_source(theta: checkpoint.Checkpoint, head: str, classes: list[str], source: str) -> None:

@@ -6,9 +6,21 @@ from torch import nn
 
 from safe_io import InputError, say
 
+from . import ARCHS
 from .checkpoint import Checkpoint
-from .layers import AUXILIARY, partition
+from .layers import AUXILIARY, identify, partition
 from .vit import POSITION, fit_to_image_size
+
+
+def architecture(theta: Checkpoint, wanted: str | None) -> str:
+    """Name of theta's network. Raises InputError where it is not `wanted`, or not known."""
+    found = identify(theta.shapes)
+    if found in ARCHS and wanted not in (None, found):
+        raise InputError(f"{theta.path} is a {found}, not a {wanted}; leave --arch out")
+    arch = wanted or found
+    if arch not in ARCHS:
+        raise InputError(f"{theta.path} is of no known network; name it with --arch")
+    return arch
 
 
 def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int) -> list[str]:

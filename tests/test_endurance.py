@@ -196,7 +196,7 @@ def test_image_damaged_under_way_is_reported_once_and_counted_in_the_end(task, t
 
 def test_what_a_killed_run_had_half_written_is_removed(task, tmp_path):
     gone = 2**22 + 1  # above the largest process number of Linux
-    killed = [f".b.{ending}.{gone}.tmp" for ending in ("resume", "pth", "lock")]
+    killed = [f".b.{ending}.{gone}.tmp" for ending in ("resume", "pth", "lock", "lock.stale")]
     others = [f".c.pth.{gone}.tmp", f".b.pth.{os.getppid()}.tmp", ".b.pth.backup"]
     for name in killed + others:
         (tmp_path / name).touch()

@@ -267,7 +267,7 @@ def create(file: Path, text: str) -> None:
 def remove_stale(file: Path, holder: Mapping[str, Any]) -> None:
     """Remove a lock whose holder is gone, but not one that has just taken its place."""
     # Only one of several runs that have seen the stale lock can rename it.
-    mine = file.with_name(f".{file.name}.{os.getpid()}.stale.tmp")
+    mine = file.with_name(f".{file.name}.stale.{os.getpid()}.tmp")
     try:
         os.replace(file, mine)
     except FileNotFoundError:
