@@ -6,6 +6,7 @@ Standard library only, so that a wrong command line is answered at once.
 import argparse
 import contextlib
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -67,7 +68,8 @@ def run(main: Callable[[], int | None]) -> int:
     Signals end with 128 + their number, after one line.
     """
     try:
-        return main() or 0
+        with ending_workers():
+            return main() or 0
     except InputError as error:
         complain(error)
         return 2
@@ -82,6 +84,26 @@ def run(main: Callable[[], int | None]) -> int:
         # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+@contextlib.contextmanager
+def ending_workers() -> Iterator[None]:
+    """Kill the processes that load images as soon as an exception comes.
+
+    torch waits five seconds for each that is busy when the frames of the exception are released.
+    """
+    try:
+        yield
+    except BaseException:
+        end_workers()
+        raise
+
+
+def end_workers() -> None:
+    """Kill this process's workers; they ignore SIGTERM, which multiprocessing would send."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class ArgumentParser(argparse.ArgumentParser):

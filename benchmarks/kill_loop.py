@@ -1,12 +1,13 @@
 """Kill runs at random moments, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kill_loop.py [--kills N] [--seed S] [--arch A]
+    python benchmarks/kill_loop.py [--kills N] [--seed S] [--arch A] [--deterministic]
 
 pretrain_on_ImageNet.py and finetune.py train a network with dropout on drawn images. kill -9 falls
 at the start, in the middle of a run, or during a save (--save_minutes 0: after every iteration).
 The run is resumed with another --num_workers and killed again, N times for each script. At the end
 every tensor, theta_r too, must be bit for bit that of the run left alone, and so must the numbers
-in CSV and JSON. Prints a line per kill; exit code 1 on a difference.
+in CSV and JSON. Prints a line per kill; exit code 1 on a difference. On a GPU two runs are only the
+same with --deterministic.
 """
 
 import argparse
@@ -138,6 +139,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each script")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arch", default="mobilenet_v3_small")
+    parser.add_argument("--deterministic", action="store_true", help="passed on to the scripts")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     bad = []
@@ -160,6 +162,7 @@ def main() -> int:
                     task = ["--data_dir", folder / "task_a", "-r", out / "r.pth"]
                     task += ["-a", out / "a.pth"]
                 line = [sys.executable, ROOT / script, "--arch", args.arch, *SMALL, *task]
+                line += ["--deterministic"] if args.deterministic else []
                 return [str(item) for item in line]
 
             done = subprocess.run(

@@ -6,7 +6,6 @@ epoch was interrupted. The global random generators are not touched.
 """
 
 import atexit
-import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from safe_io import InputError, warn
+from safe_io import InputError, end_workers, warn
 
 from .images import Images, Unreadable
 from .transforms import augment, generator_for, normalize
@@ -284,12 +283,5 @@ def ignore_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-@atexit.register
-def end_workers() -> None:
-    """Kill the workers that are left when Python ends, as after an error that nothing catches.
-
-    multiprocessing would send SIGTERM, which they ignore, and wait for them for ever.
-    """
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+# After an error that nothing catches multiprocessing would wait for the workers for ever.
+atexit.register(end_workers)

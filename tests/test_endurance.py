@@ -223,6 +223,41 @@ def test_error_that_nothing_catches_ends_the_process(tmp_path):
     assert done.stderr.splitlines()[-1] == "RuntimeError: out of memory"
 
 
+@LINUX
+@pytest.mark.parametrize("error", ["InputError('no memory')", "Interrupted('stopped', 15)"])
+def test_a_run_that_ends_early_does_not_wait_for_busy_workers(error):
+    """torch would wait five seconds for each, more than a scheduler may give."""
+    code = (
+        "import sys, time\n"
+        "import torch\n"
+        "from datasets.images import ImageArray\n"
+        "from datasets.loader import make_loader\n"
+        "from safe_io import InputError, Interrupted, run\n"
+        "class Slow(ImageArray):\n"
+        "    def images(self, indices):\n"
+        "        if 0 not in indices:\n"
+        "            time.sleep(60)\n"
+        "        return super().images(indices)\n"
+        "pixels = torch.zeros(40, 4, 4, 3, dtype=torch.uint8).numpy()\n"
+        "options = dict(batch_size=4, seed=0, train=False, num_workers=4, device='cpu')\n"
+        "def main():\n"
+        "    loader = make_loader(Slow(pixels, [0] * 40, image_size=4), **options)\n"
+        "    for batch in loader:\n"
+        f"        raise {error}\n"
+        "start = time.monotonic()\n"
+        "code = run(main)\n"
+        "print(time.monotonic() - start)\n"
+        "sys.exit(code)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == (2 if "Input" in error else 128 + 15)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert float(done.stdout) < 10  # 20 and more where it waits
+
+
 def test_second_run_of_the_same_output_is_refused_and_the_first_unharmed(task, tmp_path, capfd):
     more = ("--num_workers", "0", "--max_epoch", "6")
     with started(task, tmp_path, *more, "--log_interval", "1", until="iteration 2/") as process:
