@@ -194,7 +194,9 @@ def print_splits(train: Split, val: Split, twins: dict[int, list[int]], classes:
     print_row("other format than name", *(len(split.misnamed) for split in splits))
     names = [split.names() for split in splits]
     both = set(names[0]) & set(names[1])
-    print_row("name in both splits", *(sum(name in both for name in part) for part in names))
+    counts = [sum(name in both for name in part) for part in names]
+    note = "of different images" if both and not twins else ""
+    print_row("name in both splits", *counts, note)
     in_val = {place for places in twins.values() for place in places}
     print_row("content in both splits", len(twins), len(in_val))
 
@@ -226,7 +228,7 @@ def print_examples(train: Split, val: Split, twins: dict[int, list[int]], data_d
         (
             f"{short(train.where(place))}, {short(val.where(places[name]))}"
             for place, name in enumerate(train.names())
-            if name in places
+            if name in places and twins  # of different images it is no fault
         ),
     )
     print_first(

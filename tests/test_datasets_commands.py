@@ -666,6 +666,15 @@ def test_images_in_both_splits_are_counted(tmp_path, capsys):
     assert rows["unreadable"] == ("1", "1")
 
 
+def test_same_names_of_different_images_are_no_fault(tmp_path, capsys):
+    root = put_folder(tmp_path)
+    put(root / "val/a/train5.png", seed=12345)
+    assert call("check", "Folder", root) == 0
+    out = capsys.readouterr().out
+    assert table(out)["name in both splits"] == ("2", "1", "of different images")
+    assert "train/a/train5.png, val" not in out
+
+
 def test_arrays_have_counts_and_duplicates_only(tmp_path, monkeypatch, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     val = pixels[20:].copy()
