@@ -17,45 +17,34 @@ With the original authors' files it prints 18 values, from 3.44 (stem) to 1.0 (c
 import argparse
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import report
+from measurement import figure, report
+from measurement.doubts import check_comparable, check_measured, warn_of_doubts
+from measurement.outputs import check_outputs
+from measurement.parameters import SHIPPED_PLOT, Pair, read_pair, shipped_files
+from measurement.records import warn_of_other_budgets, warn_of_other_parent
+from measurement.results import LayerResult, Result, group
 from models import ARCHS, checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import Layer, auxiliary_heads, check_same_network, num_classes, partition
-from parameters import (
-    SHIPPED_A,
-    SHIPPED_B,
-    SHIPPED_R,
-    Pair,
-    check_shipped,
-    find_not_finite,
-    read_pair,
-)
-from report import LayerResult, Result
-from safe_io import (
-    ArgumentParser,
-    InputError,
-    atomic_write,
-    check_output,
-    complain,
-    integer,
-    run,
-    say,
-    warn,
-)
+from models.layers import Layer, layers_to_compare, num_classes
+from safe_io import ArgumentParser, InputError, atomic_write, complain, integer, run, say, warn
+
+# A state dict: key -> tensor on the CPU. Weights have the shape [outputs, inputs, ...].
+Theta = Mapping[str, Tensor]
 
 
-def transferability(theta_r: dict, theta_a: dict, theta_b: dict, layer: Layer) -> LayerResult:
+def transferability(theta_r: Theta, theta_a: Theta, theta_b: Theta, layer: Layer) -> LayerResult:
     """T_FB(theta_A) = D(theta_r, theta_FB) / D(theta_A, theta_FB) of one layer (arXiv 2212.00399).
 
     A larger value: fine-tuning moved the layer less far, compared with its distance from theta_r.
-    The classifier was replaced for task B, so there is no pre-trained one: its value is 1 by
-    construction.
+    The thetas hold the weights `layer.tensors`, each of one shape in all three, unless the layer is
+    the classifier: it was replaced for task B, so there is no pre-trained one, and its value is 1
+    by construction.
     """
     if layer.is_classifier:
         return LayerResult(layer, None, None, None, 1.0)
@@ -65,8 +54,8 @@ def transferability(theta_r: dict, theta_a: dict, theta_b: dict, layer: Layer) -
     return LayerResult(layer, d_rb, d_ab, d_ra, ratio(d_rb, d_ab))
 
 
-def layer_distance(theta_x: dict, theta_y: dict, layer: Layer) -> float:
-    """Mean over the weights of a layer, each counting alike whatever its size."""
+def layer_distance(theta_x: Theta, theta_y: Theta, layer: Layer) -> float:
+    """Mean over the weights of a layer, each counting alike whatever its shape, in [0, inf)."""
     return sum(distance(theta_x[key], theta_y[key]) for key in layer.tensors) / len(layer.tensors)
 
 
@@ -87,48 +76,21 @@ def ratio(d_rb: float, d_ab: float) -> float:
 def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = False) -> Result:
     """Transferability of every layer, in network order, the classifier last.
 
-    Raises InputError when the files are of different networks, hold values that are not finite, or
-    when nothing moved between them.
+    per_tensor: also of every weight that counts, by itself. Raises InputError when the files are of
+    different networks, hold values that are not finite, or when nothing moved between them.
     """
-    if a.path.resolve() == b.path.resolve():
-        raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
-    for other in (r, b):
-        check_same_network(a.shapes, other.shapes, name_a=str(a.path), name_other=str(other.path))
-    grouped = partition(a.shapes)
-    if grouped.family:
-        # Only B needs to have a classifier for one to be listed.
-        grouped = partition(b.shapes)
-    left_out = dict.fromkeys(key for x in (r, b) for key in auxiliary_heads(a.shapes, x.shapes))
+    check_comparable(r, a, b)
+    layers, left_out = layers_to_compare(r.shapes, a.shapes, b.shapes)
     if left_out:
         warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
-    layers = [x for x in grouped.layers if x.tensors[0] in b.tensors and x.name not in left_out]
-
-    def transferabilities(layers: Iterable[Layer]) -> list[LayerResult]:
-        return [transferability(r.tensors, a.tensors, b.tensors, layer) for layer in layers]
-
+    keys = [key for x in layers if per_tensor and not x.is_classifier for key in x.tensors]
+    thetas = r.tensors, a.tensors, b.tensors
     result = Result(
         b.path,
-        layers=transferabilities(layers),
-        tensors=transferabilities(
-            Layer(key, (key,))
-            for layer in layers
-            for key in layer.tensors
-            if per_tensor and not layer.is_classifier
-        ),
+        layers=[transferability(*thetas, layer) for layer in layers],
+        tensors=[transferability(*thetas, Layer(key, (key,))) for key in keys],
     )
-    measured = [x for x in result.layers if not x.layer.is_classifier]
-    for x in measured:
-        if not math.isfinite(x.distance_r_b + x.distance_a_b + x.distance_r_a):
-            raise InputError(find_not_finite((r, a, b), x.layer))
-    if not measured:
-        raise InputError(f"{a.path} has no layers to compare beside a classifier")
-    if all(x.distance_r_a == 0 for x in measured):
-        raise InputError(f"{r.path} and {a.path} hold the same parameters; check -r and -a")
-    if all(x.distance_a_b == 0 for x in measured):
-        raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
-    # No sum or mean of values below this overflows.
-    if not result.values() or max(result.values()) > 1e100:
-        raise InputError(f"{b.path} hardly differs from {a.path}: T is too large for a number")
+    check_measured(result, r, a, b)
     return result
 
 
@@ -159,30 +121,33 @@ def measure_files(
 def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
     b = checkpoint.read(checkpoint.locate(name))
-    if classes not in (None, num_classes(b.shapes)):
-        found = num_classes(b.shapes)
+    found = num_classes(b.shapes)
+    if classes not in (None, found):
         raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
     result = measure(pair.r, pair.a, b, per_tensor=per_tensor)
-    report.warn_of_doubts(result, pair.a, b)
-    report.warn_of_other_parent(b.path, pair.a.path)
+    warn_of_doubts(result, pair.a, b)
+    warn_of_other_parent(b.path, pair.a.path)
     return result
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    add = parser.add_argument
-    add("-r", help="file of theta_r (a bare name: in ckpt/), or random:SEED")
-    add("-a", help="file of theta_A")
+    add = parser.add_argument_group("task", "without -r, -a and -b: the shipped files").add_argument
+    add("-r", metavar="FILE", help="theta_r (a bare name: in ckpt/), or random:SEED")
+    add("-a", metavar="FILE", help="theta_A")
     add("-b", nargs="+", metavar="FILE", help="files of theta_FB, or shell patterns")
-    add("--group", action="store_true", help="the files of -b are seeds of one experiment")
-    add("--arch", choices=ARCHS, metavar="ARCH", help="overrules what the keys of A say")
-    add("--num_classes", type=integer(1), help="check that B has so many classes")
-    add("--per_tensor", action="store_true", help="list every counted weight by itself, too")
-    add("--json", type=Path, metavar="FILE", help="write everything, unrounded, as JSON")
+    add("--arch", choices=ARCHS, metavar="ARCH", help="network (default: as the keys of -a say)")
+    add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
+    add("--group", action="store_true", help="-b are seeds of one experiment: average them")
+
+    output = parser.add_argument_group("output", "without options: printed values, and a figure")
+    add = output.add_argument
+    add("--per_tensor", action="store_true", help="also every weight that counts, by itself")
+    add("--json", type=Path, metavar="FILE", help="write everything, unrounded")
     add("--csv", type=Path, metavar="FILE", help="write a row per file and layer")
     add("--plot", type=Path, metavar="FILE", help="(default: NAME_transferability.png beside -b)")
     add("--no_plot", action="store_true", help="write no figure")
-    add("--show", action="store_true", help="show the figure in a window")
+    add("--show", action="store_true", help="show the figure in a window, too")
     args = parser.parse_args(argv)
     if args.plot and args.no_plot:
         parser.error("--plot and --no_plot exclude each other")
@@ -198,14 +163,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.b is None:
-        check_shipped()
-        args.r, args.a, args.b = str(SHIPPED_R), str(SHIPPED_A), list(map(str, SHIPPED_B))
-        if not args.no_plot and args.plot is None:
-            args.plot = checkpoint.CKPT_DIR / "shipped_transferability.png"
+        args.r, args.a, args.b = shipped_files()
+        args.plot = None if args.no_plot else args.plot or SHIPPED_PLOT
     names = checkpoint.expand(args.b)
     inputs = [checkpoint.place(name) for name in (args.r, args.a, *names)]
-    outputs = [check_output(path) for path in (args.json, args.csv, args.plot) if path]
-    report.check_outputs(outputs, inputs)
+    outputs = check_outputs((args.json, args.csv, args.plot), inputs)
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
@@ -217,22 +179,20 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if len(names) > 1:
         report.print_table(results)
-        report.warn_of_other_budgets(results)
-    seeds = report.group(results) if args.group else None
+        warn_of_other_budgets(results)
+    seeds = group(results) if args.group else None
     if seeds:
         report.print_group(seeds)
 
-    if args.plot is None and not args.no_plot:
-        b = results[0].b
-        args.plot = check_output(b.with_name(f"{b.stem}_transferability.png"))
-        outputs.append(args.plot)
-        report.check_outputs(outputs, inputs)
+    if not args.plot and not args.no_plot:
+        args.plot = figure.default_path(results)
+        outputs = check_outputs((args.json, args.csv, args.plot), inputs)
     if args.json:
         atomic_write(args.json, report.to_json(facts, results, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(results))
     if args.plot or args.show:
-        report.draw(results, seeds, args.plot, show=args.show)
+        figure.draw(results, seeds, args.plot, show=args.show)
     for path in outputs:
         say(path.resolve())
     return 0 if len(results) == len(names) else 1

@@ -8,20 +8,21 @@ train the training images are taken, without augmentation.
 """
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from datasets import DATASETS, load
 from datasets.loader import make_loader
-from datasets.workers import usable_cores
 from models import ARCHS, build, checkpoint, default_image_size
+from models.checkpoint import Checkpoint
 from models.layers import num_classes
 from models.pretrained import architecture
 from safe_io import ArgumentParser, InputError, integer, run, say
-from training.arguments import choose_device
+from training.arguments import add_evaluation_arguments
+from training.device import choose_device, one_line_when_out_of_memory
 from training.engine import evaluate
 
 
@@ -34,12 +35,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of the file)")
     add("--image_size", type=integer(32), help="pixels a side (default: 32 for CIFAR, else 224)")
     add("--split", choices=("train", "val"), default="val", help="which images")
-    add("--max_classes", type=integer(2), help="use the first so many classes")
-    add("--max_samples", type=integer(1), help="training images, drawn as finetune.py does")
+    add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
+    add("--max_samples", type=integer(1), help="images, drawn as finetune.py does (default: all)")
     add("--seed", type=integer(0), default=0, help="of that draw")
-    add("--batch_size", type=integer(1), default=256, help="images a batch")
-    add("--num_workers", type=integer(0), default=min(8, usable_cores()), help="that load images")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    add_evaluation_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -69,11 +68,11 @@ def evaluate_file(
     arch: str | None,
     dataset: str,
     data_dir: str,
-    image_size: int | None = None,
-    split: str = "val",
-    max_classes: int | None = None,
-    max_samples: int | None = None,
-    seed: int = 0,
+    image_size: int | None,
+    split: str,
+    max_classes: int | None,
+    max_samples: int | None,
+    seed: int,
     batch_size: int = 256,
     num_workers: int = 0,
     device: torch.device,
@@ -101,11 +100,7 @@ def evaluate_file(
             f"{data_dir} has {len(classes)}"
         )
 
-    model = build(arch, len(classes), image_size=images.image_size)
-    try:
-        model.load_state_dict(theta.tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit {arch}: {error}") from error
+    model = load_network(theta, arch, len(classes), image_size=images.image_size)
     loader = make_loader(
         images,
         train=False,
@@ -114,13 +109,20 @@ def evaluate_file(
         num_workers=num_workers,
         device=device,
     )
-    try:
-        loss, accuracy = evaluate(
-            model.to(device), loader, autocast=contextlib.nullcontext, device=device, epoch=0
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError("the GPU has not enough memory; give a smaller --batch_size") from error
+    with one_line_when_out_of_memory("give a smaller --batch_size"):
+        model.to(device)
+        loss, accuracy = evaluate(model, loader, precision=None, device=device, epoch=0)
     return loss, accuracy, len(images) - len(loader.unreadable)
+
+
+def load_network(theta: Checkpoint, arch: str, num_classes: int, *, image_size: int) -> nn.Module:
+    """The network of a file, classifier included. Raises InputError where it is of another."""
+    model = build(arch, num_classes, image_size=image_size)
+    try:
+        model.load_state_dict(theta.tensors)
+    except RuntimeError as error:
+        raise InputError(f"{theta.path} does not fit {arch}: {error}") from error
+    return model
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ from safe_io import ArgumentParser, InputError, integer, number, run, say
 from training import distributed
 from training.arguments import (
     add_run_arguments,
-    choose_device,
+    argument_groups,
     fit_with_arguments,
     loading_options,
-    refuse_overwriting,
 )
+from training.device import choose_device
+from training.record import refuse_overwriting
 from training.runstate import run_of
 from training.schedule import SCHEDULERS
 from trajectory import along_the_way
@@ -35,24 +36,38 @@ from trajectory import along_the_way
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    add = parser.add_argument
+    task, optimisation, machine, output = argument_groups(parser)
+    add = task
     add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     add("--data_dir", required=True, help="folder of the data set")
-    add("--download", action="store_true", help="get the data set, where torchvision can")
-    add("--max_samples", type=integer(1), help="training images, drawn evenly from the classes")
-    add("--max_classes", type=integer(2), help="use the first so many classes")
-    add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
-    add("-r", help="file of theta_r, to measure T after every epoch (X.csv, X_layers.csv)")
-    add("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
+    add("--download", action="store_true", help="get it, where torchvision can (default: off)")
+    add(
+        "--max_samples",
+        type=integer(1),
+        help="training images, drawn evenly from the classes (default: all)",
+    )
+    add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
     add("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
     add("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
+    add(
+        "--freeze",
+        metavar="PATTERN",
+        help="parameters that stay as they are, as in 'layer[12].*' (default: none)",
+    )
+    add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
+    add(
+        "-r",
+        help="file of theta_r, to measure T after every epoch, in X.csv and X_layers.csv "
+        "(default: off)",
+    )
+    add = optimisation
     add("--max_epoch", type=integer(1), default=100, help="epochs")
     add("--batch_size", type=integer(1), default=128, help="images a step")
     add("--lr", type=number(0, above=True), default=0.01, help="learning rate")
     add("--weight_decay", type=number(0), default=1e-4, help="of all parameters")
     add("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
-    add("--freeze", metavar="PATTERN", help="parameters that stay as they are, as in 'layer[12].*'")
-    add_run_arguments(parser)
+    output("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
+    add_run_arguments(optimisation, machine, output)
     return parser.parse_args(argv)
 
 

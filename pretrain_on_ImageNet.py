@@ -23,29 +23,33 @@ from safe_io import ArgumentParser, integer, number, run, say
 from training import distributed
 from training.arguments import (
     add_run_arguments,
-    choose_device,
+    argument_groups,
     fit_with_arguments,
     loading_options,
-    refuse_overwriting,
 )
-from training.runstate import remove_half_written, run_of
+from training.device import choose_device
+from training.record import refuse_overwriting
+from training.runstate import remove_half_written, run_of, state_files
 from training.schedule import SCHEDULERS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    add = parser.add_argument
+    task, optimisation, machine, output = argument_groups(parser)
+    add = task
     add("--data_dir", help="folder with ILSVRC2012_img_train and ILSVRC2012_img_val, or train, val")
-    add("-r", default="random_init_model.pth", help="file for theta_r; a bare name: in ckpt/")
-    add("-a", default="ImageNet_model.pth", help="file for theta_A; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
     add("--image_size", type=integer(32), default=224, help="pixels a side")
+    add = optimisation
     add("--max_epoch", type=integer(0), default=120, help="epochs; 0: write only theta_r")
     add("--batch_size", type=integer(1), default=256, help="images a step")
     add("--lr", type=number(0, above=True), default=0.1, help="learning rate")
     add("--weight_decay", type=number(0), default=1e-4, help="of all parameters")
     add("--scheduler", choices=SCHEDULERS, default="step", help="step: / 10 every 40 epochs")
-    add_run_arguments(parser)
+    add = output
+    add("-r", default="random_init_model.pth", help="file for theta_r; a bare name: in ckpt/")
+    add("-a", default="ImageNet_model.pth", help="file for theta_A; a bare name: in ckpt/")
+    add_run_arguments(optimisation, machine, output)
     args = parser.parse_args(argv)
     if args.data_dir is None and args.max_epoch > 0:
         parser.error("--data_dir is missing: the folder of ImageNet")
@@ -74,7 +78,8 @@ def train(args: argparse.Namespace, path_r: Path, path_a: Path, device: torch.de
     train_loader = make_loader(train_set, train=True, **loading)
     val_loader = make_loader(val_set, train=False, **loading)
 
-    model, sha256_r = initialise(args, path_r, num_classes=len(classes))
+    resuming = args.resume and bool(state_files(path_a))
+    model, sha256_r = initialise(args, path_r, num_classes=len(classes), resuming=resuming)
     written = fit_with_arguments(
         args,
         model,
@@ -99,13 +104,27 @@ def read_data(args: argparse.Namespace) -> tuple[Dataset, Dataset, list[str]]:
 
 
 def initialise(
-    args: argparse.Namespace, path_r: Path, *, num_classes: int
+    args: argparse.Namespace, path_r: Path, *, num_classes: int, resuming: bool = False
 ) -> tuple[nn.Module, str]:
-    """Build the network, write its random initialisation theta_r; return it and the SHA-256."""
+    """Build the network, write its random initialisation theta_r; return it and the SHA-256.
+
+    resuming: an interrupted run goes on; its theta_r is left as it is, since it is known only later
+    whether the settings are those of the run.
+    """
     torch.manual_seed(args.seed)
     model = build(args.arch, num_classes, image_size=args.image_size)
-    remove_half_written(path_r)
-    return model, distributed.on_first(lambda: checkpoint.write(path_r, model.state_dict()))
+
+    def write() -> str:
+        before = checkpoint.sha256(path_r) if path_r.is_file() else None
+        if resuming and before:
+            return before
+        remove_half_written(path_r)
+        sha256 = checkpoint.write(path_r, model.state_dict())
+        if before not in (None, sha256):
+            say(f"{path_r} held other parameters; they are replaced by this theta_r")
+        return sha256
+
+    return model, distributed.on_first(write)
 
 
 if __name__ == "__main__":

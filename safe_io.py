@@ -5,6 +5,7 @@ Standard library only, so that a wrong command line is answered at once.
 
 import argparse
 import contextlib
+import hashlib
 import math
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+LARGEST = 2**63 - 1  # that torch takes for a seed or a size
 
 
 class InputError(Exception):
@@ -31,10 +34,34 @@ def say(message: str) -> None:
 
 
 def complain(error: InputError) -> None:
-    """Print the one line of an error on stderr."""
-    if isinstance(error, SaidByFirst):
-        return
-    print(f"error: {ascii_line(error)}", file=sys.stderr, flush=True)
+    """Print the one line of an error on stderr.
+
+    Of the processes that torchrun has started on a machine, one prints an error that all have; what
+    only one of them has is printed, too.
+    """
+    line = f"error: {ascii_line(error)}"
+    if not isinstance(error, SaidByFirst) and not said_by_another(line):
+        print(line, file=sys.stderr, flush=True)
+
+
+def said_by_another(line: str) -> bool:
+    """Whether another process of this torchrun and machine prints the line.
+
+    The first that comes leaves a mark in the folder that torchrun makes for them. Where there is
+    none, everyone has to print.
+    """
+    # FOLDER/LOCAL_RANK/error.json; "" where torchrun was told to make no folder.
+    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    if not under_torchrun() or file.name != "error.json":
+        return False
+    mark = file.parent.parent / f"said_{hashlib.sha256(line.encode()).hexdigest()}"
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def warn(message: str) -> None:
@@ -45,7 +72,16 @@ def warn(message: str) -> None:
 
 def is_first() -> bool:
     """Whether this is the only process, or the first of those that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0"
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process.
+
+    It sets all three variables. One alone is left over from something else, and must not silence
+    the only process.
+    """
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -123,22 +159,27 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults shown where there is one, the description left as it was written."""
+    """Defaults shown where they say something, the description left as it was written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        # Identity, as 0 == False, and "(default: 0)" does say something.
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
 
 
-def integer(minimum: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `minimum`."""
+def integer(minimum: int, maximum: int = LARGEST) -> Callable[[str], int]:
+    """An argparse type: a whole number from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
+        bound = f"at least {minimum}"
         with contextlib.suppress(ValueError):
-            if int(text) >= minimum:
-                return int(text)
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least {minimum}, not {text!r}"
-        )
+            value = int(text)
+            if minimum <= value <= maximum:
+                return value
+            if value > maximum:
+                bound = f"at most {maximum}"
+        raise argparse.ArgumentTypeError(f"must be a whole number of {bound}, not {text!r}")
 
     return parse
 

@@ -1,36 +1,28 @@
 """T along the way of fine-tuning: step 3 on the parameters of the moment, after every epoch."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-import report
 from cal_transferability import measure
+from measurement.parameters import read_r
 from models import checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import check_same_network
 from safe_io import InputError, warn
-
-# Overall T (None where it cannot be measured), and a row per layer.
-Measured = tuple[float | None, list[dict[str, Any]]]
+from training.record import Measure
 
 
-def along_the_way(path_r: Path, theta_a: Checkpoint, model: nn.Module) -> Callable[[], Measured]:
+def along_the_way(path_r: Path, theta_a: Checkpoint, model: nn.Module) -> Measure:
     """A function that measures the parameters that `model` has when it is called.
 
     Raises InputError where theta_r is theta_A, or of another network.
     """
     if checkpoint.sha256(path_r) == checkpoint.sha256(theta_a.path):
         raise InputError(f"-r {path_r} and -a {theta_a.path} hold the same; check -r")
-    report.warn_of_other_parent(theta_a.path, path_r)
-    theta_r = checkpoint.read(path_r)
-    check_same_network(
-        theta_a.shapes, theta_r.shapes, name_a=str(theta_a.path), name_other=str(path_r)
-    )
+    theta_r = read_r(path_r, theta_a)
 
-    def measure_now() -> Measured:
+    def measure_now() -> tuple[float | None, list[dict[str, Any]]]:
         tensors = {key: value.detach().cpu() for key, value in model.state_dict().items()}
         try:
             result = measure(theta_r, theta_a, Checkpoint(Path("the network"), tensors, ""))

@@ -113,7 +113,8 @@ def differences(ours: Path, straight: Path) -> list[str]:
             a, b = (torch.load(file) for file in files)
             if list(a) != list(b):
                 found.append(f"{name}: other tensors")
-            found += [f"{name}: {key}" for key in a if not torch.equal(a[key], b.get(key))]
+            both = [key for key in a if key in b]
+            found += [f"{name}: {key}" for key in both if not torch.equal(a[key], b[key])]
         elif comparable(files[0]) != comparable(files[1]):
             found.append(name)
     return found

@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from datasets.images import ImageArray, ImageFiles, Images
 from datasets.loader import make_loader
 from models import ARCHS, build
-from training.arguments import choose_device, choose_precision
-from training.engine import Context, Run, train_one_epoch
+from training.device import choose_device, choose_precision, mixed_precision
+from training.engine import Run, train_one_epoch
 from training.record import Record
 from training.schedule import make_optimizer
 
@@ -110,7 +109,7 @@ def our_loop(
             loader,
             run,
             learning_rate=lambda step: 0.01,
-            autocast=autocast_of(device, precision),
+            precision=precision,
             last_step=run.step + len(loader),
             accumulate=1,
             log_interval=None,
@@ -128,14 +127,13 @@ def plain_loop(
     model.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-    autocast = autocast_of(device, precision)
 
     def train(loader: Any) -> None:
         model.train()
         loss_sum = 0.0
         for images, labels in loader:
             optimizer.zero_grad()
-            with autocast():
+            with mixed_precision(device, precision):
                 loss = F.cross_entropy(model(images), labels)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -143,10 +141,6 @@ def plain_loop(
             loss_sum += loss.item()
 
     return train
-
-
-def autocast_of(device: torch.device, precision: torch.dtype | None) -> Context:
-    return partial(torch.autocast, device.type, dtype=precision, enabled=precision is not None)
 
 
 def seconds(train: Callable[[Any], None], loader: Any, device: torch.device) -> float:

@@ -242,7 +242,8 @@ def is_not_there(name: str, root: Path, *, download: bool) -> str:
     elif download:
         advice = f"; it cannot be downloaded from here: get {source.origin}, unpack it in {root}"
     else:
-        advice = f"; get {source.origin}" + (", or use --download" if source.download else "")
+        fetched = ", or let finetune.py --download get it" if source.download else ""
+        advice = f"; get {source.origin}{fetched}"
     return f"no {name} in {root}{state}; expected there: {source.expected}{advice}"
 
 

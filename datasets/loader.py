@@ -87,13 +87,17 @@ class Loader:
         self.device = torch.device(device)
         self._order = order
         self._unreadable: dict[str, str] = {}
+        self._epochs = 0  # begun so far
+        pinned = self.device.type == "cuda"
+        if pinned:
+            threading.excepthook = pinning_ended
         self._batches = DataLoader(
             Batches(dataset, seed=seed, train=train),
             sampler=order,
             batch_size=None,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=pinned,
             worker_init_fn=ignore_signals,
             # Without it DataLoader draws from the global generator.
             generator=torch.Generator().manual_seed(seed),
@@ -132,9 +136,11 @@ class Loader:
                 if images is not None:
                     images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
                     yield normalize(images), labels.to(self.device, non_blocking=True)
-        # The second and third where it dies while it hands over a batch.
+        # The second and third where it dies while it hands over a batch; where batches go through
+        # pinned memory, the thread that takes them dies of that.
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            known = ("DataLoader worker (pid", "Pin memory thread exited")
+            if isinstance(error, RuntimeError) and not str(error).startswith(known):
                 raise
             raise InputError(
                 "a process that loads images was killed, perhaps for want of (shared) memory; "
@@ -148,6 +154,7 @@ class Loader:
         worker dies, in the middle of a step or while files are put in order. Without, the next
         batch that is missing for five seconds tells.
         """
+        self._epochs += 1
         before = signal.getsignal(signal.SIGCHLD)
         batches = iter(self._batches)
         if threading.current_thread() is threading.main_thread():
@@ -158,11 +165,14 @@ class Loader:
         """Warn of paths not seen before; raise InputError when they are too many."""
         new = {path: why for path, why in unreadable.items() if path not in self._unreadable}
         self._unreadable.update(new)
-        if len(self._unreadable) > MAX_UNREADABLE * self.num_images:
+        # In an epoch a process sees its share of the images, in time all of them.
+        share = -(-self.num_images // self._order.world_size)
+        images = min(self._epochs * share, self.num_images)
+        if len(self._unreadable) > MAX_UNREADABLE * images:
             first = self.unreadable[0]
             raise InputError(
-                f"{len(self._unreadable)} of {self.num_images} images cannot be read, more than "
-                f"1 %; the first is {first}: {self._unreadable[first]}"
+                f"{len(self._unreadable)} of {images} images cannot be read, more than 1 %; the "
+                f"first is {first}: {self._unreadable[first]}"
             )
         for path, why in new.items():
             warn(f"cannot read {path}: {why}")
@@ -281,6 +291,15 @@ def ignore_signals(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def pinning_ended(error: threading.ExceptHookArgs) -> None:
+    """Print what ends a thread, as threading does, but for torch's thread of pinned memory.
+
+    It ends where a worker is killed, which the loader then says in one line.
+    """
+    if "_pin_memory_loop" not in getattr(error.thread, "name", ""):
+        threading.__excepthook__(error)
 
 
 # After an error that nothing catches multiprocessing would wait for the workers for ever.

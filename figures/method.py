@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from report import save_figure
+from measurement.figure import save_figure
 from safe_io import run, say
 
 FIGURE = Path(__file__).resolve().with_suffix(".png")

@@ -8,18 +8,17 @@ per layer, and writes results.png beside this file. Intervals are 95 % t interva
 statsmodels computes (requirements-findings.txt).
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from figures.published_cifar10 import PUBLISHED, PUBLISHED_MEAN
-from findings.regression import import_statsmodels
-from report import draw_curve, save_figure
+from findings.intervals import mean_interval
+from findings.panels import make_figure
+from findings.profiles import read_json
+from findings.published import PUBLISHED, PUBLISHED_MEAN
+from measurement.figure import draw_curve, save_figure
 from safe_io import ArgumentParser, InputError, run, say
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
@@ -35,6 +34,7 @@ ROWS = {
 # Did not start from theta_A: no T, but the distance for Q.
 SCRATCH = "theta_r, 50,000"
 NULL = ROWS["another theta_r, 5,000"][0]
+ADVICE = "run make experiment first"
 
 
 class Run(NamedTuple):
@@ -54,9 +54,10 @@ def read_runs(folder: Path) -> dict[str, Run]:
     runs = {}
     for name in ("results.json", "null.json"):
         try:
-            for measured in read_json(folder / name)["results"]:
+            for measured in read_json(folder / name, advice=ADVICE)["results"]:
                 stem = Path(measured["b"]).stem
-                runs[stem] = Run(read_json(folder / f"{stem}.json"), measured)
+                record = read_json(folder / f"{stem}.json", advice=ADVICE)
+                runs[stem] = Run(record, measured)
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / name} was not written by step 3 (--json)") from error
     missing = [stem for stems in ROWS.values() for stem in stems if stem not in runs]
@@ -65,24 +66,10 @@ def read_runs(folder: Path) -> dict[str, Run]:
     return runs
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; run make experiment first") from error
-
-
 def interval(values: list[float]) -> str:
     """Mean, and half the width of its 95 % t interval where there are several values."""
-    mean = f"{statistics.fmean(values):.2f}"
-    if len(values) == 1:
-        return mean
-    import_statsmodels()
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    low, high = DescrStatsW(values).tconfint_mean(alpha=0.05)
-    return f"{mean} +/- {(high - low) / 2:.2f}"
+    mean, low, high = mean_interval(values)
+    return f"{mean:.2f}" + (f" +/- {(high - low) / 2:.2f}" if len(values) > 1 else "")
 
 
 def table(runs: dict[str, Run]) -> list[str]:
@@ -147,9 +134,8 @@ def draw(runs: dict[str, Run], path: Path) -> None:
         for title, each in shipped.items()
     }
     curves[f"published: ResNet-50, ImageNet (mean {PUBLISHED_MEAN})"] = list(PUBLISHED)
-    figure = Figure(figsize=(5 * len(curves), 3.2), layout="constrained")
-    for i, (title, values) in enumerate(curves.items(), start=1):
-        axes = figure.add_subplot(1, len(curves), i)
+    figure, panels = make_figure(len(curves))
+    for axes, (title, values) in zip(panels, curves.items(), strict=True):
         draw_curve(axes, values)
         axes.set_title(title)
     save_figure(figure, path)

@@ -31,13 +31,13 @@ from datasets import DATASETS, full_name, load
 from datasets.folder import listing
 from datasets.images import Images
 from datasets.transforms import generator_for
-from datasets.workers import usable_cores
 from models import ARCHS, checkpoint, default_image_size
 from models.pretrained import architecture
 from safe_io import ArgumentParser, InputError, check_output, integer, say, warn
-from training.arguments import choose_device
+from training.arguments import add_evaluation_arguments
+from training.device import choose_device
 
-from . import rows
+from . import factor_table
 from .features import Kept, features, load_network
 from .gap import (
     BLOCK,
@@ -70,22 +70,24 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--source_dir", required=True, help="folder of the source; validation images are used")
     add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     add("--data_dir", required=True, help="folder of the data set; training images are used")
-    add("--max_samples", type=integer(1), help="training images, drawn evenly from the classes")
-    add("--max_classes", type=integer(2), help="use the first so many classes")
+    add(
+        "--max_samples",
+        type=integer(1),
+        help="training images, drawn evenly from the classes (default: all)",
+    )
+    add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
     add("--seed", type=integer(0), default=0, help="of that draw, and of the blocks of G")
     add("--image_size", type=integer(32), help="pixels a side, of source and target alike")
     add("--csv", required=True, help="table to write the row into; made if it is not there")
-    add("--batch_size", type=integer(1), default=256, help="images a batch")
-    add("--num_workers", type=integer(0), default=min(8, usable_cores()), help="that load images")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    add_evaluation_arguments(parser)
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     args = parse_args(argv)
     start = time.monotonic()
     path = check_output(Path(args.csv))
-    table = rows.read(path)
+    table = factor_table.read(path)
     theta = checkpoint.read(checkpoint.locate(args.a))
     arch = architecture(theta, args.arch)
     device = choose_device(args.device)
@@ -116,12 +118,12 @@ def main(argv: list[str] | None = None) -> None:
     batches = features_of(source_set, name=row["source"])
     source = measure_source(batches, len(source_set), seed=args.seed)
     row["bandwidth2"] = source.bandwidth2
-    rows.check_ruler(path, table, row)
+    factor_table.check_ruler(path, table, row)
     batches = features_of(target_set, name=row["dataset"])
     found = measure_target(batches, target_set.labels, len(classes), source, seed=args.seed)
 
     row |= columns_of(found) | {"seconds": round(time.monotonic() - start, 1)}
-    replaced = rows.put(path, row)
+    replaced = factor_table.put(path, row)
     report(row, found, classes)
     say(f"{path}: row {'replaced' if replaced else 'added'}")
 

@@ -13,7 +13,8 @@ from models.checkpoint import Checkpoint
 from models.layers import partition
 from models.pretrained import load_pretrained
 from safe_io import InputError
-from training.engine import ProgressBar
+from training.device import one_line_when_out_of_memory
+from training.progress import ProgressBar
 
 
 def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> tuple[nn.Module, str]:
@@ -67,19 +68,16 @@ def features(
     )
     seen = broken = 0
     try:
-        for batch, indices in ProgressBar(loader, name, 0, len(loader)):
-            with torch.inference_mode():
-                model(batch)
-                phi = inputs.pop()
-                phi = phi.flatten(2).mean(2) if phi.dim() > 2 else phi
-            seen += len(phi)
-            phi = phi.cpu()
-            broken += int((~phi.isfinite()).any(1).sum())
-            yield indices.cpu(), phi
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "the GPU has not enough memory for a batch; give a smaller --batch_size"
-        ) from error
+        with one_line_when_out_of_memory("give a smaller --batch_size"):
+            for batch, indices in ProgressBar(loader, name, 0, len(loader)):
+                with torch.inference_mode():
+                    model(batch)
+                    phi = inputs.pop()
+                    phi = phi.flatten(2).mean(2) if phi.dim() > 2 else phi
+                seen += len(phi)
+                phi = phi.cpu()
+                broken += int((~phi.isfinite()).any(1).sum())
+                yield indices.cpu(), phi
     finally:
         hook.remove()
     if broken:

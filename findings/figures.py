@@ -4,137 +4,126 @@
     python -m findings figures --json T.json MORE.json --out DIR
     python -m findings figures --json T.json --null T0.json --out DIR
 
-What the input allows is drawn: `scaling`, T against images and steps on logarithmic axes with a
-line and its 95 % interval; `regression`, ln T as fitted and as measured; `layers`, T over the
-blocks of every result of the JSON files; `null`, T beside its chance level T0 (the same fine-tuning
-from an independent random start) and T / T0. The columns of the table are those of the regression,
-and so are the rows of a study.
+What the input allows is drawn. Of a table, whose columns are those of the regression: `scaling`, T
+against images and steps on logarithmic axes with lines and their 95 % intervals, one for every
+value of the other size; `regression`, ln T as fitted and as measured. Of JSON files: `layers`, T
+over the blocks of every result; `null`, T beside its chance level T0 (the same fine-tuning from an
+independent random start) and T / T0.
+
+Of the table of a study: `scaling`; `layers`, a panel per number of images; `depth`, T, T0 and
+T / T0 over the blocks; `predicted`, T as predicted from N and S and as measured; `regression` with
+--predictors or --with only.
 """
 
-import json
 import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from findings.least_squares import LOG
-from findings.regression import (
-    DEFAULT,
-    Regression,
-    add_predictor_options,
-    import_statsmodels,
-    regress,
-)
-from findings.table import (
-    Table,
-    comparable_rows,
-    find_column,
-    has_column,
-    read_column,
-    read_table,
-)
-from report import draw_curve, save_figure
-from safe_io import ArgumentParser, InputError, say, warn
+from measurement.figure import draw_curve, save_figure
+from safe_io import ArgumentParser, InputError, say
 
-# Inches, as in the figures of step 3.
-PANEL = (5, 3.2)
-COLUMNS = 3
-# Columns that T is drawn against -> label of the axis.
-SIZES = {"N": "Training images", "steps": "Optimiser steps"}
+from . import study_figures
+from .intervals import import_statsmodels
+from .least_squares import LOG
+from .panels import (
+    STYLES,
+    T_LABEL,
+    label_decades,
+    label_values,
+    line_style,
+    make_figure,
+)
+from .profiles import Profile, read_profiles
+from .regression import DEFAULT, Regression, add_predictor_options, regress
+from .table import Table, comparable_rows, find_column, has_column, read_column, read_table
+
+# Columns that T is drawn against -> label of the axis, and what so many of them are called.
+SIZES = {"N": ("Training images", "images"), "steps": ("Optimiser steps", "steps")}
 # More names than these cover each other.
 NAMED = 15
-T_LABEL = r"$T_{FB}(\theta_A)$"
-
-
-class Profile(NamedTuple):
-    """T of one result over the depth, and layer -> T without the classifier, which is new."""
-
-    name: str
-    transferability: float
-    values: list[float]
-    layers: dict[str, float]
-
-
-def read_profiles(path: Path) -> list[Profile]:
-    """The results of a JSON file of step 3; InputError for any other file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        profiles = [read_profile(result) for result in content["results"]]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        raise InputError(
-            f"{path} is no JSON file of step 3 (cal_transferability.py --json)"
-        ) from error
-    if not profiles:
-        raise InputError(f"{path} holds no results")
-    if content.get("r_is_substitute"):
-        warn(f"{path}: theta_r is a substitute; not comparable with values from a true theta_r")
-    return profiles
-
-
-def read_profile(result: dict[str, Any]) -> Profile:
-    """One entry of the results; a value that is not finite is stored by its name."""
-    values = [float(layer["transferability"]) for layer in result["layers"]]
-    layers = {
-        layer["name"]: value
-        for layer, value in zip(result["layers"], values, strict=True)
-        if layer["distance_a_b"] is not None
-    }
-    if not layers:
-        raise ValueError("no layers")
-    return Profile(Path(result["b"]).stem, float(result["transferability"]), values, layers)
-
-
-def make_figure(panels: int) -> tuple[Figure, list[Any]]:
-    """An empty figure and its axes, at most COLUMNS in a row."""
-    columns = min(panels, COLUMNS)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+# At most so many numbers of steps are ticks of the axis.
+TICKS = 6
 
 
 def draw_scaling(table: Table, sizes: list[str]) -> Figure:
-    """T against each of the sizes, with the line of ln T on its logarithm."""
+    """T against each of the sizes, with the line of ln T on its logarithm.
+
+    Where the other size has two to four values, a line for each, or rows that differ in it would
+    pass for noise.
+    """
     log_t = read_column(table, LOG + "T")
+    columns = {size: read_column(table, size) for size in SIZES if find_column(table, size)}
     figure, panels = make_figure(len(sizes))
     for axes, size in zip(panels, sizes, strict=True):
-        draw_line(axes, read_column(table, LOG + size), log_t)
-        axes.set_xlabel(SIZES[size])
+        if axes is not panels[0]:
+            axes.sharey(panels[0])
+        log_x = np.log(columns[size])
+        others = [name for name in columns if name != size]
+        values = np.unique(columns[others[0]]) if others else []
+        if 2 <= len(values) <= len(STYLES):
+            word = SIZES[others[0]][1]
+            for i, value in enumerate(values):
+                rows = columns[others[0]] == value
+                draw_line(axes, log_x[rows], log_t[rows], line_style(i), f"{value:,.10g} {word}")
+            axes.legend(fontsize=7)
+            axes.set_title(f"at equal numbers of {word}, {len(log_t)} rows")
+        else:
+            slope = draw_line(axes, log_x, log_t, line_style(0))
+            axes.set_title(f"{slope}, {len(log_t)} rows")
+        axes.set_xlabel(SIZES[size][0])
         axes.set_ylabel(T_LABEL)
         for axis in (axes.xaxis, axes.yaxis):
             label_decades(axis)
+        ticks = np.unique(columns[size])
+        if size == "steps" and len(ticks) <= TICKS:
+            label_values(axes.xaxis, ticks)
     return figure
 
 
-def label_decades(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers: 1, 2, 5, 10, ... or evenly if it is short."""
-    low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())
+def has_line(log_x: np.ndarray) -> bool:
+    """Whether a line can be fitted: two coefficients, and for the interval two rows more."""
+    return len(log_x) >= 4 and log_x.min() < log_x.max()
 
 
-def draw_line(axes: Any, log_x: np.ndarray, log_t: np.ndarray) -> None:
-    """Points, least-squares line, and the 95 % interval of the line (not of a new point)."""
+def draw_line(
+    axes: Any, log_x: np.ndarray, log_t: np.ndarray, style: dict[str, Any], label: str = ""
+) -> str:
+    """Points, least-squares line, and the 95 % interval of the line (not of a new point).
+
+    Returns the slope in words, which the legend has, too, if there is a label. Points alone where
+    no line can be fitted.
+    """
+    axes.loglog(np.exp(log_x), np.exp(log_t), **style | {"linestyle": ""})
+    if not has_line(log_x):
+        axes.lines[-1].set_label(label)
+        return ""
     api = import_statsmodels()
     fit = api.OLS(log_t, api.add_constant(log_x)).fit()
     along = np.linspace(log_x.min(), log_x.max(), 100)
     line = fit.get_prediction(api.add_constant(along))
     low, high = line.conf_int().T
-    axes.loglog(np.exp(log_x), np.exp(log_t), "o", markersize=4)
-    axes.loglog(np.exp(along), np.exp(line.predicted), "-", color="0.2", linewidth=1)
-    axes.fill_between(
-        np.exp(along), np.exp(low), np.exp(high), color="0.2", alpha=0.15, linewidth=0
-    )
     (_, slope), (_, (slope_low, slope_high)) = fit.params, fit.conf_int()
-    axes.set_title(
-        f"slope {slope:.2f} (95 % {slope_low:.2f} to {slope_high:.2f}), {len(log_t)} rows"
+    words = f"slope {slope:.2f} (95 % {slope_low:.2f} to {slope_high:.2f})"
+    colour = style["color"] if label else "0.2"
+    axes.loglog(
+        np.exp(along),
+        np.exp(line.predicted),
+        color=colour,
+        linestyle=style["linestyle"],
+        linewidth=1,
     )
+    axes.fill_between(
+        np.exp(along), np.exp(low), np.exp(high), color=colour, alpha=0.15, linewidth=0
+    )
+    if label:
+        # The legend shows marker and line.
+        axes.plot([], [], label=f"{label}: {words}", **style)
+    return words
 
 
 def draw_regression(table: Table, found: Regression) -> Figure:
@@ -186,7 +175,7 @@ def draw_null(t: list[Profile], t0: list[Profile]) -> Figure:
     draw_curve(left, real, deviation_of_layers(t))
     left.lines[0].set_label("$T$")
     blocks = range(1, len(chance) + 1)
-    left.plot(blocks, chance, "s--", markersize=4, markerfacecolor="white", label="$T_0$")
+    left.plot(blocks, chance, **line_style(1), label="$T_0$")
     left.legend()
     left.set_title(f"$T$ {overall(t)}, $T_0$ {overall(t0)}")
     draw_curve(right, [x / y if y else math.nan for x, y in zip(real, chance, strict=True)])
@@ -218,34 +207,71 @@ def deviation_of_layers(profiles: list[Profile]) -> list[float] | None:
     return [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in columns]
 
 
-def figures_of_table(table: Table, names: list[str], *, wanted: bool) -> dict[str, Figure]:
+def figures_of_table(
+    table: Table, names: list[str], *, regression: bool, wanted: bool
+) -> dict[str, Figure]:
     """The figures that the columns allow; says which it leaves out, and why.
 
-    wanted: the predictors were chosen, so a regression that cannot be fitted is an error.
+    table: rows that compare. wanted: a regression that cannot be fitted is an error.
     """
     import_statsmodels()
     figures = {}
-    log_t = read_column(table, LOG + "T")
+    # A wrong cell is an error in any case.
+    read_column(table, LOG + "T")
     sizes = [size for size in SIZES if find_column(table, size)]
     for size in sizes.copy():
         values = read_column(table, LOG + size)
-        # A line has two coefficients; the interval needs two rows more.
-        if len(log_t) < 4 or values.min() == values.max():
+        if not has_line(values):
             say(f"not drawn: T against {size}, which needs four rows and different values")
             sizes.remove(size)
     if sizes:
         figures["scaling"] = draw_scaling(table, sizes)
     for name in names:
-        # A wrong cell is an error in any case.
         if has_column(table, name):
             read_column(table, name)
-    try:
+    if wanted:
         figures["regression"] = draw_regression(table, regress(table, names))
-    except InputError as error:
-        if wanted:
-            raise
-        say(f"not drawn: the regression; {error}")
+    elif regression:
+        figures |= attempt(
+            "regression", "the regression", lambda: draw_regression(table, regress(table, names))
+        )
     return figures
+
+
+def figures_of_study(table: Table, whole: Table) -> dict[str, Figure]:
+    """The further figures of a study; says which it leaves out, and why.
+
+    table: rows that compare; whole: all rows. Raises InputError for a wrong cell.
+    """
+    study_figures.check_cells(whole)
+    return {
+        **attempt("layers", "layer-wise curves", lambda: study_figures.draw_layers(table)),
+        **attempt("depth", "T beside T0", lambda: study_figures.draw_depth(table, whole)),
+        **attempt("predicted", "predicted T", lambda: study_figures.draw_predicted(table)),
+    }
+
+
+def attempt(name: str, words: str, draw: Callable[[], Figure]) -> dict[str, Figure]:
+    """The figure by its name, or nothing after a line that says why."""
+    try:
+        return {name: draw()}
+    except InputError as error:
+        say(f"not drawn: {words}; {error}")
+        return {}
+
+
+def read_figures(path: Path, names: list[str]) -> dict[str, Figure]:
+    """The figures of a table; names: predictors of the regression."""
+    whole = read_table(path)
+    table, left_out = comparable_rows(whole)
+    for note in table.notes:
+        say(f"note: {note}")
+    for reason in left_out:
+        say(f"{table.path}: {reason}")
+    study = "start" in table.columns
+    wanted = names != DEFAULT.split(",")
+    figures = figures_of_table(table, names, regression=not study, wanted=wanted)
+    return figures | (figures_of_study(table, whole) if study else {})
 
 
 def main(argv: list[str]) -> None:
@@ -253,26 +279,23 @@ def main(argv: list[str]) -> None:
     parser.add_argument("table", nargs="?", type=Path, help="CSV file, as findings/published.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--json", nargs="+", type=Path, default=[], help="files of step 3")
-    parser.add_argument("--null", type=Path, help="file of step 3 with T0")
+    parser.add_argument("--null", nargs="+", type=Path, default=[], help="those with T0")
     add_predictor_options(parser)
     args = parser.parse_args(argv)
     if args.null and not args.json:
         raise InputError("--null needs --json: T0 is drawn beside T")
 
-    figures = {}
-    if args.table:
-        table, left_out = comparable_rows(read_table(args.table))
-        for note in table.notes:
-            say(f"note: {note}")
-        for reason in left_out:
-            say(f"{table.path}: {reason}")
-        names = args.predictors + args.more
-        figures |= figures_of_table(table, names, wanted=names != DEFAULT.split(","))
+    figures = read_figures(args.table, args.predictors + args.more) if args.table else {}
     profiles = [profile for path in args.json for profile in read_profiles(path)]
+    if profiles and "layers" in figures:
+        raise InputError(
+            f"the layers of {args.table} and of --json would be one file; draw them by two commands"
+        )
     if profiles:
         figures["layers"] = draw_layers(profiles)
     if args.null:
-        figures["null"] = draw_null(profiles, read_profiles(args.null))
+        null = [profile for path in args.null for profile in read_profiles(path)]
+        figures["null"] = draw_null(profiles, null)
     if not figures:
         raise InputError("nothing to draw; give a table with T and N or steps, or --json")
     write(figures, args.out)

@@ -6,6 +6,7 @@ Every predictor has mean 0 and standard deviation 1 over the rows (divisor: the 
 the intercept is the mean of ln T. `log` is the natural logarithm.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,10 @@ LOG = "log_"
 
 
 class Fit(NamedTuple):
-    """Coefficients and standard errors of the predictors, intercept, R2, degrees of freedom."""
+    """Coefficients and standard errors of the predictors, intercept, R2, degrees of freedom.
+
+    R2 is NaN where ln T is constant.
+    """
 
     coefficients: np.ndarray
     errors: np.ndarray
@@ -45,7 +49,8 @@ def fit(log_t: np.ndarray, x: np.ndarray) -> Fit:
     degrees = len(log_t) - x.shape[1]
     squares = residuals @ residuals
     errors = np.sqrt(squares / degrees * np.diag(inverse))
-    r_squared = 1 - squares / np.sum((log_t - log_t.mean()) ** 2)
+    total = np.sum((log_t - log_t.mean()) ** 2)
+    r_squared = 1 - squares / total if total else math.nan
     return Fit(beta[1:], errors[1:], float(beta[0]), float(r_squared), degrees)
 
 

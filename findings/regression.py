@@ -8,8 +8,9 @@ The table has a row per data set and columns by name; those of the paper's equat
 N (or transferability, domain_gap, intraclass_variance and data_amount). log_X is the natural
 logarithm of column X. Every predictor is standardised over the rows (mean 0, standard deviation 1).
 
-Of a study (a table with the column start) only the rows from theta_A count that share data set,
-classes, batch_size, lr and weight_decay with most.
+Of a study (a table with the column start) only the rows from theta_A count that share batch_size,
+lr, weight_decay and theta_A itself with most, and of each data set those with its most frequent
+number of classes.
 """
 
 import argparse
@@ -18,16 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from findings.least_squares import LOG, design, equation
-from findings.table import (
-    Table,
-    comparable_rows,
-    find_column,
-    read_column,
-    read_table,
-    resolve,
-)
 from safe_io import ArgumentParser, InputError, say, warn
+
+from .intervals import import_statsmodels
+from .least_squares import LOG, design, equation
+from .table import Table, comparable_rows, find_column, read_column, read_table, resolve
 
 DEFAULT = "G,D,log_N"
 # Smallest share of the largest singular value that is more than rounding.
@@ -55,15 +51,6 @@ class Regression(NamedTuple):
     def equation(self) -> str:
         """The fit in the paper's form."""
         return equation(self.names, self.fit.params[1:], self.fit.params[0])
-
-
-def import_statsmodels() -> Any:
-    """statsmodels' api; InputError where it is not installed."""
-    try:
-        from statsmodels import api
-    except ImportError as error:
-        raise InputError(f"{error}; run pip install -r requirements-findings.txt") from error
-    return api
 
 
 def predictor_names(text: str) -> list[str]:
@@ -140,7 +127,12 @@ def check_names(table: Table, names: list[str]) -> None:
     explained, _ = resolve(table, "T")
     seen = set()
     for name in names:
-        column = resolve(table, name)
+        try:
+            column = resolve(table, name)
+        except InputError as error:
+            raise InputError(
+                f"{error}; --predictors names others, such as log_N,log_steps"
+            ) from error
         if column[0] == explained:
             raise InputError(f"predictor {name}: T is what is explained; leave it out")
         if column in seen:

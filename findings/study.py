@@ -19,48 +19,40 @@ import argparse
 import csv
 import io
 import json
-import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 import cal_transferability
 import finetune
 import pretrain_on_ImageNet
-from datasets import full_name
+from datasets import find
 from evaluate import evaluate_file
-from findings import summary
-from findings.table import read_table
 from models import ARCHS, checkpoint
+from models.layers import check_same_network
+from models.pretrained import architecture
 from safe_io import ArgumentParser, InputError, atomic_write, check_output, integer, run, say, warn
-from training.runstate import Busy
+from training.device import choose_device
+from training.lock import Busy
 
-# Column of the plan -> option of finetune.py.
-OPTIONS = {
-    "samples": "--max_samples",
-    "classes": "--max_classes",
-    "steps": "--max_steps",
-    "batch_size": "--batch_size",
-    "lr": "--lr",
-    "weight_decay": "--weight_decay",
-    "seed": "--seed",
-}
-STARTS = ("theta_A", "null")
-COLUMNS = ("dataset", "start", *OPTIONS)
+from . import summary
+from .intervals import import_statsmodels
+from .plan import (
+    COLUMNS,
+    Planned,
+    command_line,
+    finetune_words,
+    read_plan,
+    start_file,
+    start_words,
+)
+from .profiles import read_json
+from .table import read_table
+
 # Of X.json, as they are.
 RECORDED = ("epochs", "sum_lr", "kept_epoch", "train_loss", "val_acc", "seconds")
-
-
-class Planned(NamedTuple):
-    """One run of the plan: its name, which is that of its files, and column -> cell."""
-
-    name: str
-    cells: dict[str, str]
-
-    @property
-    def seed(self) -> int:
-        return int(self.cells["seed"])
+ADVICE = "remove it to run the row again"
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -70,12 +62,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add("--data_dir", required=True, help="folder of the data set")
     add("-r", required=True, help="file of theta_r; a bare name: in ckpt/")
     add("-a", required=True, help="file of theta_A; a bare name: in ckpt/")
-    add("--arch", choices=ARCHS, metavar="ARCH", default="resnet50_w16", help="of theta_A")
+    add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of theta_A)")
     add("--image_size", type=integer(32), help="pixels a side (default: as finetune.py)")
     add("--out", type=Path, required=True, help="folder for checkpoints, logs and results.csv")
     add("--probe", type=integer(1), default=500, help="training images of the probe, at most")
     add("--num_workers", type=integer(0), default=1, help="processes that load images")
-    add("--device", default="auto", help="as for finetune.py")
+    add("--device", default="auto", help="as for finetune.py; the probe's, too")
     add("--print_commands", action="store_true", help="print a command line per unfinished row")
     return parser.parse_args(argv)
 
@@ -84,11 +76,7 @@ def main(argv: list[str]) -> int:
     args = parse_args(argv)
     args.r, args.a = checkpoint.locate(args.r), checkpoint.locate(args.a)
     plan = read_plan(args)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {args.out}: {error.strerror}") from error
-    results = check_output(args.out / "results.csv")
+    args.arch = check_networks(args.r, args.a, args.arch)
     settings = {
         "r_sha256": checkpoint.sha256(args.r),
         "a_sha256": checkpoint.sha256(args.a),
@@ -96,38 +84,86 @@ def main(argv: list[str]) -> int:
         "image_size": args.image_size,
         "probe": args.probe,
     }
-    check_results(results)
     waiting = [row for row in plan if not is_finished(args.out, row, settings)]
+    missing = check_data({row.cells["dataset"] for row in waiting}, args.data_dir)
+    ready = [row for row in waiting if row.cells["dataset"] not in missing]
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {args.out}: {error.strerror}") from error
+    results = check_output(args.out / "results.csv")
+    check_results(results)
     if args.print_commands:
-        for row in waiting:
-            commands = [
-                *(
-                    f"python pretrain_on_ImageNet.py {shlex.join(x)}"
-                    for x in start_words(args, row)
-                ),
-                f"python finetune.py {shlex.join(finetune_words(args, row))}",
-            ]
-            say(" && ".join(commands))
-        return 0
+        for row in ready:
+            say(command_line(args, row))
+        return 1 if missing else 0
 
-    failed = 0
-    for number, row in enumerate(waiting, start=1):
-        if is_finished(args.out, row, settings):
-            continue  # another process has done it meanwhile
-        say(f"run {number} of {len(waiting)}: {row.name}")
-        code = run(lambda row=row: attempt(args, row, settings))
-        if code >= 128:  # a signal
-            return code
-        if code:
-            failed += 1
-            warn(f"{row.name} failed and is passed over")
-        write_results(results, args.out, plan)
+    import_statsmodels()  # for the summary, not after hours of runs
+    device = choose_device(args.device)
+    code, failed = run_rows(args, ready, plan, settings, device)
+    if code:
+        return code
     write_results(results, args.out, plan)
     if results.exists():
         for line in summary.lines(read_table(results)):
             say(line)
         say(results.resolve())
-    return 1 if failed else 0
+    return 1 if failed or missing else 0
+
+
+def run_rows(
+    args: argparse.Namespace,
+    rows: list[Planned],
+    plan: list[Planned],
+    settings: dict[str, Any],
+    device: torch.device,
+) -> tuple[int, int]:
+    """Do the runs, and write results.csv after each.
+
+    Returns the exit code of a signal that has ended them, or 0, and how many have failed.
+    """
+    failed = 0
+    for number, row in enumerate(rows, start=1):
+        if is_finished(args.out, row, settings):
+            continue  # another process has done it meanwhile
+        say(f"run {number} of {len(rows)}: {row.name}")
+        code = run(lambda row=row: attempt(args, row, settings, device))
+        if code >= 128:
+            say("the study goes on with the same command, without --resume")
+            return code, failed
+        if code:
+            failed += 1
+            warn(f"{row.name} failed and is passed over")
+        write_results(args.out / "results.csv", args.out, plan)
+    return 0, failed
+
+
+def check_networks(r: Path, a: Path, arch: str | None) -> str:
+    """The network of theta_r and theta_A; InputError where they, or --arch, are of different ones.
+
+    Before anything is trained: step 3 would refuse them after it.
+    """
+    theta_r, theta_a = checkpoint.read(r), checkpoint.read(a)
+    check_same_network(theta_a.shapes, theta_r.shapes, name_a=str(a), name_other=str(r))
+    return architecture(theta_a, arch)
+
+
+def check_data(names: set[str], data_dir: str) -> set[str]:
+    """The data sets that are not in the folder, after a warning for each.
+
+    Raises InputError where none of several, or the only one, is there.
+    """
+    missing = {}
+    for name in sorted(names):
+        try:
+            find(name, data_dir)
+        except InputError as error:
+            missing[name] = error
+    for name, error in missing.items():
+        if len(missing) == len(names):
+            raise error
+        warn(f"{error}; the rows of {name} are passed over")
+    return set(missing)
 
 
 def check_results(path: Path) -> None:
@@ -136,107 +172,37 @@ def check_results(path: Path) -> None:
         raise InputError(f"{path} is not the table of a study; give another folder for --out")
 
 
-def attempt(args: argparse.Namespace, row: Planned, settings: dict[str, Any]) -> None:
+def attempt(
+    args: argparse.Namespace, row: Planned, settings: dict[str, Any], device: torch.device
+) -> None:
     """Do one run, unless another process is at it."""
     try:
-        run_row(args, row, settings)
+        run_row(args, row, settings, device)
     except Busy as busy:
         say(f"left to another process: {busy}")
 
 
-def read_plan(args: argparse.Namespace) -> list[Planned]:
-    """The runs; InputError naming the line of a cell that is not as it must be."""
-    path = args.plan
-    table = read_table(path)
-    needed = ("dataset", "start", "steps", "seed")
-    unknown = [column for column in table.columns if column not in COLUMNS]
-    missing = [column for column in needed if column not in table.columns]
-    if unknown or missing:
-        what = f"does not know the column {unknown[0]}" if unknown else f"lacks {missing[0]}"
-        raise InputError(f"{path} {what}; the columns are {', '.join(COLUMNS)}")
-    plan = []
-    for row in table.rows:
-        cells = {column: row.cells.get(column, "") for column in COLUMNS}
-        place = f"{path} line {row.line}"
-        for column in needed:
-            if not cells[column]:
-                raise InputError(f"{place}: {column} is empty; every row needs one")
-        if cells["start"] not in STARTS:
-            start = cells["start"]
-            raise InputError(f"{place}: start is {start}; it must be one of {', '.join(STARTS)}")
-        try:
-            full_name(cells["dataset"])
-            parts = [f"{column}{cells[column]}" for column in OPTIONS if cells[column]]
-            planned = Planned("_".join([cells["dataset"], cells["start"], *parts]), cells)
-            finetune.parse_args(finetune_words(args, planned))
-        except (InputError, ValueError) as error:
-            what = str(error).partition(" (see ")[0]
-            raise InputError(f"{place}: {what}; correct the row") from error
-        plan.append(planned)
-    if not plan:
-        raise InputError(f"{path} has no rows")
-    return plan
-
-
-def start_file(args: argparse.Namespace, row: Planned) -> Path:
-    """Where the run starts from."""
-    if row.cells["start"] == "theta_A":
-        return args.a
-    return args.out / f"null_seed{row.seed}.pth"
-
-
-def start_words(args: argparse.Namespace, row: Planned) -> list[list[str]]:
-    """Arguments of pretrain_on_ImageNet.py that write the start, where it has to be written."""
-    if row.cells["start"] == "theta_A":
-        return []
-    # theta_r itself has, by default, seed 0.
-    size = ["--image_size", str(args.image_size)] if args.image_size else []
-    words = ["--max_epoch", "0", "--arch", args.arch, "--seed", str(1000 + row.seed), *size]
-    return [[*words, "-r", str(start_file(args, row))]]
-
-
-def finetune_words(args: argparse.Namespace, row: Planned) -> list[str]:
-    """Arguments of finetune.py."""
-    words = ["--dataset", row.cells["dataset"], "--data_dir", args.data_dir, "--arch", args.arch]
-    words += ["--image_size", str(args.image_size)] if args.image_size else []
-    for column, option in OPTIONS.items():
-        words += [option, row.cells[column]] if row.cells[column] else []
-    # An interval longer than the run: the last epoch is always validated.
-    words += ["--keep", "last", "--val_interval", row.cells["steps"], "--resume"]
-    words += ["--num_workers", str(args.num_workers), "--device", args.device]
-    return [*words, "-a", str(start_file(args, row)), "-b", str(args.out / f"{row.name}.pth")]
-
-
-def run_row(args: argparse.Namespace, row: Planned, settings: dict[str, Any]) -> None:
+def run_row(
+    args: argparse.Namespace, row: Planned, settings: dict[str, Any], device: torch.device
+) -> None:
     """Fine-tune, measure and evaluate; write the result beside the checkpoint.
 
     settings: what all rows have in common, which the result remembers. Raises InputError where the
     checkpoint is there already, but from another start.
     """
-    path = args.out / f"{row.name}.pth"
+    path, start = args.out / f"{row.name}.pth", start_file(args, row)
     for words in start_words(args, row):
         pretrain_on_ImageNet.main(words)
     finetune.main(finetune_words(args, row))
 
     measured = args.out / f"{row.name}_T.json"
-    files = ["-r", str(args.r), "-a", str(start_file(args, row)), "-b", str(path)]
+    files = ["-r", str(args.r), "-a", str(start), "-b", str(path)]
     cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
-    (result,) = read_json(measured)["results"]
-    record = read_json(path.with_suffix(".json"))
-    if record["parent_sha256"] != checkpoint.sha256(start_file(args, row)):
+    (result,) = read_json(measured, advice=ADVICE)["results"]
+    record = read_json(path.with_suffix(".json"), advice=ADVICE)
+    if record["parent_sha256"] != checkpoint.sha256(start):
         raise InputError(f"{path} was trained from another start; give another folder for --out")
-    probe_loss, probe_acc, _ = evaluate_file(
-        path,
-        arch=args.arch,
-        dataset=row.cells["dataset"],
-        data_dir=args.data_dir,
-        image_size=args.image_size,
-        split="train",
-        max_classes=int(row.cells["classes"] or 0) or None,
-        max_samples=min(args.probe, record["train_images"]),
-        seed=row.seed,
-        device=torch.device("cpu"),
-    )
+    probe_loss, probe_acc = probe(args, row, record["train_images"], device)
     found = {
         **row.cells,
         **settings,
@@ -249,14 +215,42 @@ def run_row(args: argparse.Namespace, row: Planned, settings: dict[str, Any]) ->
     # What a user of finetune.py has left empty.
     found |= {key: record["args"][key] for key in ("batch_size", "lr", "weight_decay")}
     found |= {"samples": record["train_images"], "classes": len(record["classes"])}
-    layers = [layer for layer in result["layers"] if layer["distance_a_b"] is not None]
-    for prefix, key in (
-        ("T", "transferability"),
-        ("distance_r_b", "distance_r_b"),
-        ("distance_a_b", "distance_a_b"),
-    ):
-        found |= {f"{prefix} {layer['name']}": layer[key] for layer in layers}
+    found |= layer_cells(result["layers"])
     atomic_write(result_file(args.out, row), json.dumps(found, indent=1) + "\n")
+
+
+def probe(
+    args: argparse.Namespace, row: Planned, images: int, device: torch.device
+) -> tuple[float, float]:
+    """Loss and accuracy on the fixed draw of training images. images: so many the run had."""
+    loss, accuracy, _ = evaluate_file(
+        args.out / f"{row.name}.pth",
+        arch=args.arch,
+        dataset=row.cells["dataset"],
+        data_dir=args.data_dir,
+        image_size=args.image_size,
+        split="train",
+        max_classes=int(row.cells["classes"] or 0) or None,
+        max_samples=min(args.probe, images),
+        seed=row.seed,
+        num_workers=args.num_workers,
+        device=device,
+    )
+    return loss, accuracy
+
+
+def layer_cells(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """T and distances of every layer but the classifier, by the names of their columns."""
+    return {
+        f"{prefix} {layer['name']}": layer[key]
+        for prefix, key in (
+            ("T", "transferability"),
+            ("distance_r_b", "distance_r_b"),
+            ("distance_a_b", "distance_a_b"),
+        )
+        for layer in layers
+        if layer["distance_a_b"] is not None
+    }
 
 
 def result_file(out: Path, row: Planned) -> Path:
@@ -269,7 +263,7 @@ def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
     file = result_file(out, row)
     if not file.exists():
         return False
-    found = read_json(file)
+    found = read_json(file, advice=ADVICE)
     for key, value in settings.items():
         if found.get(key) != value:
             raise InputError(
@@ -279,21 +273,10 @@ def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that this program or a script has written."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-        error = ValueError("no object")
-    except (OSError, ValueError) as caught:
-        error = caught
-    raise InputError(f"cannot read {path}: {error}; remove it to run the row again") from error
-
-
 def write_results(path: Path, out: Path, plan: list[Planned]) -> None:
     """Write results.csv: a row for every finished run of the plan, in its order."""
-    rows = [read_json(file) for file in (result_file(out, row) for row in plan) if file.exists()]
+    files = [result_file(out, row) for row in plan]
+    rows = [read_json(file, advice=ADVICE) for file in files if file.exists()]
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")

@@ -2,26 +2,55 @@
 
     python -m findings summary findings/results.csv
 
-Prints b and c of ln T = a + b ln N + c ln S over seeds (findings.slopes), and how T, T0 and T / T0
-are correlated with depth (findings.depth).
+Prints b and c of ln T = a + b ln N + c ln S over seeds (findings.slopes), T of the runs in which
+one thing is changed beside the others (findings.arms), and how T, T0 and T / T0 are correlated with
+depth (findings.depth).
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from findings import depth, slopes
-from findings.table import Table, read_table
 from safe_io import ArgumentParser, InputError, say
 
-# What `study` writes, and is read here.
-NEEDED = ("start", "samples", "steps", "seed", "probe_loss", "transferability", *slopes.SETTINGS)
+from . import arms, depth, slopes
+from .published import PUBLISHED
+from .table import SETTINGS, TASK, Table, check_runs, read_column, read_table
+
+# Numbers that `study` writes, and that are read here.
+NUMBERS = ("log_samples", "log_steps", "log_transferability", "probe_loss")
+# Further columns. a_sha256 came later: one theta_A is meant where it is missing.
+NEEDED = (
+    "start",
+    "samples",
+    "steps",
+    "seed",
+    "probe_loss",
+    "transferability",
+    *TASK,
+    *SETTINGS[:-1],
+)
 
 
 def lines(table: Table) -> Iterable[str]:
-    """The lines of both summaries."""
+    """The lines of the three summaries.
+
+    Raises InputError naming row and column of a cell that is no number as it must be, and for a
+    run that is there twice.
+    """
+    check_runs(table)
+    for column in NUMBERS:
+        read_column(table, column)
+    for column in depth.layer_columns(table):
+        read_column(table, column, finite=False)
     yield from slopes.summary(table)
+    changed = list(arms.summary(table))
+    if changed:
+        yield "one thing changed"
+        yield from changed
     yield "rank correlation of depth with"
     yield from depth.summary(table)
+    published = depth.depth_correlation(PUBLISHED[:-1])
+    yield f"  published values of CIFAR-10: {published:+.2f} over {len(PUBLISHED) - 1} layers"
 
 
 def main(argv: list[str]) -> None:

@@ -7,13 +7,15 @@ A column may have other names (ALIASES), and `log_X` means the natural logarithm
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from findings.least_squares import LOG
 from safe_io import InputError
+
+from .least_squares import LOG
 
 # Our name of a column -> names it may have in a table instead. T: overall transferability, G:
 # domain gap, D: intraclass variance, N: training images, K: classes.
@@ -24,8 +26,12 @@ ALIASES = {
     "N": ("data_amount", "samples", "train_images"),
     "K": ("classes",),
 }
-# In a study, rows compare that have these columns in common and start from theta_A.
-SETTINGS = ("dataset", "classes", "batch_size", "lr", "weight_decay")
+# What a row of a study is fine-tuned on.
+TASK = ("dataset", "classes")
+# Rows of a study compare where these agree: what T depends on, beside task, images and steps.
+SETTINGS = ("batch_size", "lr", "weight_decay", "a_sha256")
+# So much of a SHA-256 tells two files apart.
+SHA256_SHOWN = 8
 # So many columns are shown where one is missing.
 SHOWN = 8
 
@@ -125,38 +131,97 @@ def is_number(text: str) -> bool:
 def comparable_rows(table: Table) -> tuple[Table, list[str]]:
     """The table with the rows that compare, and which are left out, and why.
 
-    Only a table of a study, with the column `start`, is changed: rows from theta_A stay, and of
-    them the largest group (of several, the first) that has all of SETTINGS in common.
+    Only a table of a study, with the column `start`, is changed. Of the rows from theta_A the
+    largest group (of several, the first) stays that has all of SETTINGS in common, and of each data
+    set in it the rows with its most frequent number of classes: data sets differ in theirs, but T
+    of one data set with other numbers of classes is another experiment. Raises InputError where a
+    run is there twice.
     """
     if "start" not in table.columns:
         return table, []
-    total = f"of {len(table.rows)} rows left out"
-    groups = defaultdict(list)
-    for row in table.rows:
-        if row.cells["start"] == "theta_A":
-            groups[settings(row)].append(row)
+    check_runs(table)
+    real = [row for row in table.rows if row.cells["start"] == "theta_A"]
     notes = []
-    real = sum(map(len, groups.values()))
-    if real < len(table.rows):
-        notes.append(f"{len(table.rows) - real} {total}, whose start is not theta_A")
-    most = max(groups, key=lambda group: len(groups[group]), default=())
-    rows = groups.get(most, [])
-    if len(rows) < real:
+    total = f"of {len(table.rows)} rows left out"
+    if len(real) < len(table.rows):
+        notes.append(f"{len(table.rows) - len(real)} {total}, whose start is not theta_A")
+    groups = group_rows(real, SETTINGS)
+    same = max(groups.values(), key=len, default=[])
+    if len(same) < len(real):
         differ = [
             column
             for column, *values in zip(SETTINGS, *groups, strict=True)
             if len(set(values)) > 1
         ]
         notes.append(
-            f"{real - len(rows)} {total}, which differ from the rest in {', '.join(differ)}"
+            f"{len(real) - len(same)} {total}, which differ from the rest in {', '.join(differ)}; "
+            f"kept: {describe(same[0], differ)}"
         )
-    return table._replace(rows=rows), notes
+    kept = most_frequent_classes(same)
+    if len(kept) < len(same):
+        tasks = [describe(rows[0], TASK) for rows in group_rows(kept, TASK).values()]
+        notes.append(
+            f"{len(same) - len(kept)} {total}, with other classes than most of their data set; "
+            f"kept: {'; '.join(tasks)}"
+        )
+    return table._replace(rows=kept), notes
 
 
-def settings(row: Row) -> tuple[str | float, ...]:
-    """The cells of SETTINGS, as numbers where they are: 1e-4 is 0.0001."""
-    cells = [row.cells.get(column, "") for column in SETTINGS]
-    return tuple(float(cell) if is_number(cell) else cell for cell in cells)
+def most_frequent_classes(rows: list[Row]) -> list[Row]:
+    """Of every data set the rows with its most frequent number of classes; of several the first."""
+    frequent = [
+        max(group_rows(found, ("classes",)).values(), key=len)
+        for found in group_rows(rows, ("dataset",)).values()
+    ]
+    chosen = {row.line for found in frequent for row in found}
+    return [row for row in rows if row.line in chosen]
+
+
+def check_runs(table: Table) -> None:
+    """Raise InputError naming both lines where a study has a run twice.
+
+    A run: one start, task, seed, number of images and of steps, at the same settings. A table
+    without such columns has none.
+    """
+    images = find_column(table, "N")
+    if not {"seed", "steps"} <= set(table.columns) or images is None:
+        return
+    for rows in group_rows(
+        table.rows, ("start", *TASK, *SETTINGS, "seed", images, "steps")
+    ).values():
+        if len(rows) > 1:
+            first, second = rows[:2]
+            raise InputError(
+                f"{table.path} line {second.line} ({second.name}) is of the same run as line "
+                f"{first.line}: {describe(second, ('seed', images, 'steps'))}; remove one of them"
+            )
+
+
+def group_rows(
+    rows: list[Row], columns: tuple[str, ...]
+) -> dict[tuple[str | float, ...], list[Row]]:
+    """Settings in these columns -> the rows that have them, in the order of the table."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[settings(row, columns)].append(row)
+    return dict(groups)
+
+
+def settings(row: Row, columns: tuple[str, ...] = SETTINGS) -> tuple[str | float, ...]:
+    """The cells of these columns, as numbers where they are: 1e-4 is 0.0001. No column: ""."""
+    # A SHA-256 may look like a number.
+    return tuple(
+        float(cell) if column != "a_sha256" and is_number(cell) else cell
+        for column, cell in ((column, row.cells.get(column, "")) for column in columns)
+    )
+
+
+def describe(row: Row, columns: Sequence[str]) -> str:
+    """Columns and their cells as they stand: batch_size 128, lr 0.01."""
+    cells = {column: row.cells.get(column, "") for column in columns}
+    if "a_sha256" in cells:
+        cells["a_sha256"] = cells["a_sha256"][:SHA256_SHOWN]
+    return ", ".join(f"{column} {cell}" for column, cell in cells.items())
 
 
 def find_column(table: Table, name: str) -> str | None:
@@ -196,18 +261,21 @@ def resolve(table: Table, name: str) -> tuple[str, bool]:
     return column, True
 
 
-def read_column(table: Table, name: str) -> np.ndarray:
+def read_column(table: Table, name: str, *, finite: bool = True) -> np.ndarray:
     """Finite numbers of a column, or their natural logarithms for `log_NAME`: float64, a row each.
 
-    Raises InputError naming row and column for a cell that is missing, is no finite number, or is
-    not positive where a logarithm is taken, and for an unknown column.
+    finite: refuse infinity, too, which T of a layer that did not move is. Raises InputError naming
+    row and column for a cell that is missing, is no such number, or is not positive where a
+    logarithm is taken, and for an unknown column.
     """
     column, logged = resolve(table, name)
-    values = np.array([read_cell(table, row, column, positive=logged) for row in table.rows])
+    values = np.array(
+        [read_cell(table, row, column, positive=logged, finite=finite) for row in table.rows]
+    )
     return np.log(values) if logged else values
 
 
-def read_cell(table: Table, row: Row, column: str, *, positive: bool) -> float:
+def read_cell(table: Table, row: Row, column: str, *, positive: bool, finite: bool) -> float:
     """The number in a cell; raises InputError as above."""
     text = row.cells[column]
     place = f"{table.path} line {row.line} ({row.name}), column {column}"
@@ -216,7 +284,7 @@ def read_cell(table: Table, row: Row, column: str, *, positive: bool) -> float:
     if not is_number(text):
         raise InputError(f"{place}: '{text}' is not a number")
     value = float(text)
-    if not math.isfinite(value):
+    if math.isnan(value) or (finite and math.isinf(value)):
         raise InputError(f"{place}: {text} is not finite; leave the row out")
     if positive and value <= 0:
         raise InputError(f"{place}: {text} has no logarithm; it must be above 0")

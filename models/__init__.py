@@ -40,10 +40,11 @@ def default_image_size(arch: str) -> int | None:
 def build(arch: str, num_classes: int = 1000, *, image_size: int = 224) -> nn.Module:
     """Build the network `arch` (one of ARCHS) at its standard random initialisation.
 
-    The parameters are drawn from torch's global generator. image_size: pixels a side, which some
-    networks are made for (ViT's position embedding); the others take any. GoogLeNet and Inception
-    come without auxiliary classifiers. Raises InputError for an unknown name, and for an image size
-    that the network cannot be made for.
+    Input: images [N, 3, H, W]. Output: logits [N, num_classes]. The parameters are drawn from
+    torch's global generator. image_size: pixels a side, which some networks are made for (ViT's
+    position embedding); the others take any. GoogLeNet and Inception come without auxiliary
+    classifiers. Raises InputError for an unknown name, and for an image size that the network
+    cannot be made for.
     """
     if arch not in ARCHS:
         raise InputError(f"unknown architecture {arch!r}; known: {', '.join(ARCHS)}")

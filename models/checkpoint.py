@@ -36,6 +36,8 @@ CONTAINERS = (
     "model_ema",
     "ema",
 )
+# Keys that a message lists at most.
+MOST_NAMES = 8
 # What data-parallel, compiled and composed modules put before every key.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
@@ -72,7 +74,7 @@ def locate(name: str) -> Path:
     """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
 
     Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
-    unpacked beside it first. Raises InputError where there is no such file.
+    unpacked beside it first. Raises InputError where there is no such file, or no whole archive.
     """
     path = place(name)
     # os.path, as pathlib raises OSError for a name that is too long.
@@ -107,7 +109,7 @@ def place(name: str) -> Path:
 
 
 def archive_of(path: Path) -> Path:
-    """X.zip for X.pth."""
+    """The archive that may hold a checkpoint: X.zip for X.pth."""
     return path.parent / f"{path.stem}.zip"
 
 
@@ -163,7 +165,10 @@ def read(path: Path) -> Checkpoint:
 
 
 def unpickle(path: Path) -> Any:
-    """torch.load with `weights_only`, every complaint of it turned into an InputError."""
+    """What torch.load reads from a file with `weights_only`: nearly any object without behaviour.
+
+    Raises InputError for a file that cannot be read, and for every complaint of torch.
+    """
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -223,7 +228,10 @@ def check_zip(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of the safetensors package, if that is installed."""
+    """The tensors of a file of the safetensors package: key -> tensor on the CPU.
+
+    Raises InputError where the package is not installed, or the file is damaged.
+    """
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -284,7 +292,10 @@ def harmless_globals() -> list:
 
 
 def open_container(content: Mapping, path: Path) -> tuple[Mapping, str]:
-    """The mapping that holds the parameters, and the key it was under ("" at the top level)."""
+    """The mapping that holds the parameters, and the key it was under ("" at the top level).
+
+    Of several under CONTAINERS the first is taken, with a warning.
+    """
     container = ""
     for _ in range(3):
         found = [k for k in CONTAINERS if holds_tensors(content.get(k))]
@@ -317,17 +328,19 @@ def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
 
 
-def names(keys: Any, most: int = 8) -> str:
-    """The first keys as text for a message."""
+def names(keys: Iterable) -> str:
+    """The first keys as text for a message, "none" for none."""
     keys = [str(key) for key in keys]
-    return (
-        ", ".join(keys[:most]) + (f", ... ({len(keys)} in all)" if len(keys) > most else "")
-        or "none"
-    )
+    more = f", ... ({len(keys)} in all)" if len(keys) > MOST_NAMES else ""
+    return ", ".join(keys[:MOST_NAMES]) + more or "none"
 
 
 def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
-    """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256."""
+    """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256.
+
+    state_dict: key -> tensor of any shape, type and device. Raises InputError where it cannot be
+    written, as on a full disk; a file that was there before is untouched then.
+    """
     plain = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     with atomic_path(path) as temporary:
         save(temporary, plain)
@@ -353,7 +366,7 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """SHA-256 of a file, as 64 hexadecimal digits. Raises OSError where it cannot be read."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -28,7 +28,10 @@ OLD_TORCHVISION = (
 
 
 def to_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under torchvision's keys, in the same order; unknown keys stay."""
+    """The same tensors under torchvision's keys, in the same order; unknown keys stay.
+
+    timm's keys are told by two that every vision transformer of it has.
+    """
     table = OLD_TORCHVISION
     if "blocks.0.attn.qkv.weight" in tensors and "patch_embed.proj.weight" in tensors:
         table = TIMM_VIT

@@ -1,10 +1,12 @@
-"""Which tensors make up a layer: the points of the paper's layer-wise figures.
+"""Which tensors make up a layer: the points of the paper's layer-wise figures (arXiv 2212.00399).
 
 A layer is the stem convolution, a residual block (ResNet), a dense layer or a transition
 (DenseNet), an encoder block (ViT), and the classifier. Only weights of convolutions and linear maps
-on the main path count; biases, normalisation and the convolutions of shortcuts do not. Everything
-is decided from the keys and shapes of a state dict, so no network is built and torchvision is not
-imported. A new family is one more entry in FAMILIES.
+on the main path count; biases, normalisation and the convolutions of shortcuts do not.
+
+Everything is decided from `shapes`, key -> shape of every floating-point tensor of a state dict in
+file order (`Checkpoint.shapes`), so no network is built and torchvision is not imported. A new
+family is one more entry in FAMILIES.
 """
 
 import re
@@ -104,8 +106,8 @@ def weights(shapes: Shapes) -> list[str]:
 def partition(shapes: Shapes) -> Partition:
     """Group the weights of a network into layers.
 
-    shapes: key -> shape of every floating-point tensor of the state dict, in file order.
-    Unknown networks get one layer per weight, named by its key; the last one is the classifier.
+    Every weight of a network of a known family has to be of a layer, or known not to count. Other
+    networks get one layer per weight, named by its key; the last one is the classifier.
     """
     for family in FAMILIES:
         grouped = group_by_family(shapes, family)
@@ -199,6 +201,21 @@ def auxiliary_heads(a: Shapes, b: Shapes) -> list[str]:
         return lacking
     sides = (a[head][0], b[head][0])
     return lacking + [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
+
+
+def layers_to_compare(r: Shapes, a: Shapes, b: Shapes) -> tuple[list[Layer], list[str]]:
+    """The layers that T has a value for, and the weights of auxiliary classifiers, left out of it.
+
+    r, a, b: shapes of theta_r, theta_A, theta_FB, which are of one network (`check_same_network`).
+    The layers are in network order; the classifier is the last one if B has one.
+    """
+    grouped = partition(a)
+    if grouped.family:
+        # Only B needs to have a classifier for one to be listed.
+        grouped = partition(b)
+    left_out = dict.fromkeys(key for x in (r, b) for key in auxiliary_heads(a, x))
+    layers = [x for x in grouped.layers if x.tensors[0] in b and x.name not in left_out]
+    return layers, list(left_out)
 
 
 def num_classes(shapes: Shapes) -> int | None:

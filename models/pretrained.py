@@ -13,7 +13,11 @@ from .vit import POSITION, fit_to_image_size
 
 
 def architecture(theta: Checkpoint, wanted: str | None) -> str:
-    """Name of theta's network. Raises InputError where it is not `wanted`, or not known."""
+    """Name of theta's network (one of ARCHS).
+
+    wanted: of the command line, None where it says nothing; it has to be the name that the keys
+    tell, or is taken where they tell none. Raises InputError otherwise.
+    """
     found = identify(theta.shapes)
     if found in ARCHS and wanted not in (None, found):
         raise InputError(f"{theta.path} is a {found}, not a {wanted}; leave --arch out")

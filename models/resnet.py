@@ -36,7 +36,10 @@ class NarrowResNet50(ResNet):
 
 
 def make_stage(channels: int, planes: int, *, blocks: int, stride: int) -> nn.Sequential:
-    """Bottlenecks from `channels` to 4 * `planes` channels, the first one with `stride`."""
+    """Bottlenecks of 4 * `planes` output channels, the first one with `stride`.
+
+    Input: [N, channels, H, W]. Output: [N, 4 * planes, H / stride, W / stride], rounded up.
+    """
     out = planes * Bottleneck.expansion
     downsample = nn.Sequential(conv1x1(channels, out, stride), nn.BatchNorm2d(out))
     first = Bottleneck(channels, planes, stride, downsample)

@@ -7,7 +7,12 @@ POSITION = "encoder.pos_embedding"
 
 
 def build_vit_small(num_classes: int, image_size: int) -> VisionTransformer:
-    """ViT-small/16: 12 blocks, 6 heads, width 384, MLP 1536 (torchvision's key names)."""
+    """ViT-small/16: 12 blocks, 6 heads, width 384, MLP 1536 (torchvision's key names).
+
+    Input: images [N, 3, image_size, image_size]. Output: logits [N, num_classes]. The sizes are
+    those of DeiT-S (Touvron et al., arXiv 2012.12877). Raises AssertionError for an image size that
+    patches of 16 pixels do not tile.
+    """
     return VisionTransformer(
         image_size=image_size,
         patch_size=16,

@@ -1,5 +1,6 @@
 """Parameter files that the tests make, and ways to run a script on them."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 import cal_transferability
 import safe_io
+from models import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = ("fc.weight", "fc.bias")
@@ -111,6 +113,27 @@ def write_triple(folder, contents, *, names=("r.pth", "a.pth", "b.pth"), **optio
         torch.save(content, folder / name, **options)
         args += [flag, folder / name]
     return args
+
+
+def write_record(path, **changes):
+    """Write what a training run writes beside its checkpoint, as far as step 3 reads it."""
+    record = {
+        "sha256": checkpoint.sha256(path),
+        "steps": 3910,
+        "epochs": 10,
+        "kept": "best",
+        "kept_epoch": 7,
+        "train_loss": 0.12345,
+        "val_acc": 81.25,
+        "parent_sha256": None,
+        **changes,
+    }
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def shapes_of(model):
+    """Key -> shape of the floating-point tensors of a network."""
+    return {k: tuple(v.shape) for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
 def timm_key(key):

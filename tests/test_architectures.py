@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from checkpoints import old_densenet_key, timm_key
+from checkpoints import old_densenet_key, shapes_of, timm_key
 
 from models import ARCHS, NARROW, TORCHVISION, build, checkpoint
 from models.checkpoint import Checkpoint
@@ -26,10 +26,6 @@ VARIED = [
     "swin_t",
     "vit_small",
 ]
-
-
-def shapes_of(model):
-    return {k: tuple(v.shape) for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
 def test_names_are_torchvisions_and_ours():

@@ -1,7 +1,6 @@
 """Step 3 through its command line: the values, the special cases, and what it prints and writes."""
 
 import csv
-import hashlib
 import json
 import math
 import os
@@ -16,18 +15,18 @@ import torch
 from checkpoints import (
     ROOT,
     assert_refused,
-    call_step_3,
     constant_triple,
     resnet_shapes,
     run_script,
     triple,
+    write_record,
     write_triple,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models import resnet50
 
-from cal_transferability import measure
+from cal_transferability import measure, parse_args
 from models import checkpoint
 from models.checkpoint import Checkpoint
 
@@ -40,18 +39,6 @@ PUBLISHED = [float(value) for value in PUBLISHED.split()]
 BLOCKS = [f"layer{s}.{b}" for s, count in enumerate((3, 4, 6, 3), start=1) for b in range(count)]
 NAMES = ["conv1.weight", *(f"{block}.conv1.weight" for block in BLOCKS)]
 MEAN_OF_17 = "(mean over 17 layers; the classifier is new and left out)"
-
-
-@pytest.fixture
-def step_3(capsys):
-    """Step 3 in this process, on the given arguments."""
-    return lambda *args: call_step_3(capsys, *args)
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Arguments for a triple of a network with five layers, a head and shortcuts."""
-    return write_triple(tmp_path, triple(resnet_shapes(), 0))
 
 
 def layers_of(path):
@@ -412,6 +399,21 @@ def test_error_in_a_process_of_its_own(tmp_path):
     assert_refused(ran, r"checkpoint \S*no\.pth is missing")
 
 
+def test_help_has_a_group_of_the_task_and_one_of_the_output(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["--help"])
+    text = capsys.readouterr().out
+    task, output = text.partition("\ntask:\n")[2].split("\noutput:\n")
+    for options, group in (
+        ("-r -a -b --arch --num_classes --group", task),
+        ("--per_tensor --json --csv --plot --no_plot --show", output),
+    ):
+        assert re.findall(r"^  (-\w|--\w+) ", group, re.MULTILINE) == options.split()
+    assert "without -r, -a and -b: the shipped files" in task
+    assert "(default: NAME_transferability.png beside -b)" in output
+    assert not re.search(r"default: (None|False)", text)
+
+
 def test_number_of_classes_that_fits_is_accepted(files, step_3):
     assert step_3(*files, "--no_plot", "--num_classes", "10").returncode == 0
 
@@ -586,23 +588,50 @@ def test_no_plot_writes_nothing(files, step_3, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "r.pth"]
 
 
-def test_figure_shows_all_blocks_with_the_axes_of_the_paper(files, step_3, tmp_path, monkeypatch):
-    drawn = []
-    save = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k))
-    )
+def test_figure_shows_all_blocks_with_the_axes_of_the_paper(files, step_3, tmp_path, figures):
     # Dollar signs would be read as a formula.
     name = tmp_path / r"$\b$.pth"
     os.rename(files[-1], name)
     ran = step_3(*files[:-1], name, "--json", tmp_path / "t.json")
     assert (ran.returncode, ran.stderr) == (0, "")
-    (axes,) = drawn[0].axes
+    (axes,) = figures[0].axes
     values = [x["transferability"] for x in layers_of(tmp_path / "t.json").values()]
     assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
     assert list(axes.lines[0].get_ydata()) == values
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Block", r"$T_{FB}(\theta_A)$")
     assert r"$\b$" in axes.get_title()
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (["--show"], ["b_transferability.png"]),
+        (["--show", "--plot", "t.svg"], ["t.svg"]),
+        (["--show", "--no_plot"], []),
+    ],
+)
+def test_figure_is_shown_in_a_window(options, written, files, step_3, tmp_path, monkeypatch):
+    """Where it is written, too, it is there before the window opens."""
+    from matplotlib import pyplot
+
+    shown = []
+
+    def show():
+        (axes,) = pyplot.gcf().axes
+        shown.append((len(axes.lines[0].get_xdata()), axes.get_xlabel(), sorted(found())))
+
+    def found():
+        return {path.name for path in tmp_path.iterdir()} - {"r.pth", "a.pth", "b.pth"}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pyplot, "show", show)
+    try:
+        ran = step_3(*files, *options)
+    finally:
+        pyplot.close("all")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert shown == [(6, "Block", written)]
+    assert ran.stdout.splitlines()[2:] == [str(tmp_path / name) for name in written]
 
 
 def test_numbers_are_printed_before_the_figure_fails(files, step_3, tmp_path, monkeypatch):
@@ -626,32 +655,9 @@ def test_numbers_are_printed_before_the_figure_fails(files, step_3, tmp_path, mo
 # The record of the training run beside the file
 
 
-def record(path, **changes):
-    """What a training run writes beside its checkpoint, as far as step 3 reads it."""
-    return {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "steps": 3910,
-        "epochs": 10,
-        "kept": "best",
-        "kept_epoch": 7,
-        "train_loss": 0.12345,
-        "val_acc": 81.25,
-        "parent_sha256": None,
-        **changes,
-    }
-
-
-def write_record(path, **changes):
-    path.with_suffix(".json").write_text(json.dumps(record(path, **changes)))
-
-
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def test_record_beside_b_is_told(files, step_3, tmp_path):
-    write_record(tmp_path / "b.pth", parent_sha256=sha256(tmp_path / "a.pth"))
-    write_record(tmp_path / "a.pth", parent_sha256=sha256(tmp_path / "r.pth"))
+    write_record(tmp_path / "b.pth", parent_sha256=checkpoint.sha256(tmp_path / "a.pth"))
+    write_record(tmp_path / "a.pth", parent_sha256=checkpoint.sha256(tmp_path / "r.pth"))
     ran = step_3(*files, "--no_plot")
     assert ran.stderr == ""
     assert ran.stdout.splitlines()[2] == (

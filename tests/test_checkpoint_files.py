@@ -7,14 +7,14 @@ import argparse
 import os
 import pickle
 import resource
-import subprocess
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import assert_refused, call_step_3, constant_triple, run_script, write_triple
+from checkpoints import assert_refused, constant_triple, run_script, write_triple
+from disks import small_disk
 from torch import nn
 
 from models import checkpoint
@@ -34,8 +34,9 @@ def network(r=0.0, a=1.0, b=3.0):
 
 
 @pytest.fixture
-def step_3(capsys):
-    return lambda *args: call_step_3(capsys, *args, "--no_plot")
+def step_3(step_3):
+    """Step 3 in this process, without a figure."""
+    return lambda *args: step_3(*args, "--no_plot")
 
 
 @pytest.fixture
@@ -353,19 +354,15 @@ def test_what_is_written_is_plain_and_reads_back(tmp_path):
 def full_folder(request, tmp_path):
     """A folder into which no file of 1.5 MB fits beside another."""
     folder = tmp_path / "full"
-    folder.mkdir()
     if request.param == "limit":
+        folder.mkdir()
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         (folder / "x.pth").touch()
         yield folder, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no small disk can be mounted here")
-    yield folder, lambda: None
-    # Lazy, as the exception of the failed write may still hold its file open.
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(folder, 2):
+        yield folder, lambda: None
 
 
 def test_full_disk_leaves_the_old_file(full_folder):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
 from findings import __main__ as findings
-from findings import factors, rows
+from findings import factor_table, factors
 from findings.features import features, load_network
 from findings.gap import Moments, bandwidth2, block_layout, frechet, gap, mmd2, scale_of
 from findings.variance import GROUPS, ClassSums, diversity
@@ -390,7 +390,7 @@ def test_row_and_printed_table(images, theta, tmp_path, capsys):
     table = tmp_path / "r.csv"
     assert call(images, theta, table, "--max_samples", "200", "--seed", "3") == 0
     (row,) = read(table)
-    assert list(row) == list(rows.COLUMNS)
+    assert list(row) == list(factor_table.COLUMNS)
     expected = {
         "dataset": "Folder:plain",
         "checkpoint": "a.pth",
@@ -450,7 +450,7 @@ def test_same_row_is_replaced_and_others_and_added_columns_stay(images, theta, t
     before = read(table)
     assert [row["samples"] for row in before] == ["400", "400", "100", "300"]
 
-    header = ["note", *rows.COLUMNS, "transferability"]
+    header = ["note", *factor_table.COLUMNS, "transferability"]
     with open(table, "w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
@@ -464,7 +464,7 @@ def test_same_row_is_replaced_and_others_and_added_columns_stay(images, theta, t
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
         assert (new["transferability"], new["note"]) == (f"{i}.5", 'a, "b"')
         if i != 1:
-            assert {name: new[name] for name in rows.COLUMNS} == old
+            assert {name: new[name] for name in factor_table.COLUMNS} == old
     assert float(after[1]["G"]) == pytest.approx(float(before[1]["G"]), abs=1e-4)
 
     other = tmp_path / "other.pth"
@@ -475,18 +475,18 @@ def test_same_row_is_replaced_and_others_and_added_columns_stay(images, theta, t
 
 
 def row_of(**changes):
-    """A row for `rows.put`."""
-    return {name: "1" for name in rows.COLUMNS} | {"bandwidth2": 0.5} | changes
+    """A row for `factor_table.put`."""
+    return {name: "1" for name in factor_table.COLUMNS} | {"bandwidth2": 0.5} | changes
 
 
 @pytest.mark.parametrize("column", ["image_size", "source"])
 def test_row_of_another_image_size_or_source_is_another_row(column, tmp_path):
     table = tmp_path / "r.csv"
-    assert not rows.put(table, row_of(**{column: "32"}))
+    assert not factor_table.put(table, row_of(**{column: "32"}))
     lines = table.read_text().splitlines()
     table.write_text(f"{lines[0]},transferability\n{lines[1]},7.5\n")
-    assert not rows.put(table, row_of(**{column: "64"}))
-    assert rows.put(table, row_of(**{column: "32"}, G="2"))
+    assert not factor_table.put(table, row_of(**{column: "64"}))
+    assert factor_table.put(table, row_of(**{column: "32"}, G="2"))
     found = [(row[column], row["G"], row["transferability"]) for row in read(table)]
     assert found == [("32", "2", "7.5"), ("64", "1", "")]
 
@@ -502,32 +502,32 @@ def test_processes_that_write_at_once_lose_no_row(tmp_path):
 
 def put_twenty(table, number):
     for seed in range(20):
-        rows.put(table, row_of(dataset=number, seed=seed))
+        factor_table.put(table, row_of(dataset=number, seed=seed))
 
 
 def test_without_file_locks_rows_are_written_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "fcntl", None)
-    assert not rows.put(tmp_path / "r.csv", row_of())
+    monkeypatch.setattr(factor_table, "fcntl", None)
+    assert not factor_table.put(tmp_path / "r.csv", row_of())
     assert len(read(tmp_path / "r.csv")) == 1
 
 
 def test_comments_stay_where_they_are(tmp_path):
     table = tmp_path / "r.csv"
-    rows.put(table, row_of(seed="1", checkpoint='a\n# "no" comment'))
-    rows.put(table, row_of(seed="2"))
+    factor_table.put(table, row_of(seed="1", checkpoint='a\n# "no" comment'))
+    factor_table.put(table, row_of(seed="2"))
     header, *lines = table.read_text().splitlines()
     first = [*lines[:2], "# between"]
     table.write_text("\n".join(['# A, "note"', "#", header, *first, lines[2], "# last\n"]))
-    assert rows.put(table, row_of(seed="2", G="5"))
-    assert not rows.put(table, row_of(seed="3"))
+    assert factor_table.put(table, row_of(seed="2", G="5"))
+    assert not factor_table.put(table, row_of(seed="3"))
     after = table.read_text().splitlines()
     assert after[:6] == ['# A, "note"', "#", header, *first]
     assert [line.split(",")[8:10] for line in (after[6], after[8])] == [["2", "5"], ["3", "1"]]
     assert (after[7], len(after)) == ("# last", 9)
-    assert rows.read(table).rows[0]["checkpoint"] == 'a\n# "no" comment'
+    assert factor_table.read(table).rows[0]["checkpoint"] == 'a\n# "no" comment'
     table.write_text("\n".join([*after[:3], "1,2"]))
     with pytest.raises(InputError, match=r"r\.csv, line 4: another number of values than columns"):
-        rows.read(table)
+        factor_table.read(table)
 
 
 def test_phi_of_a_vit_is_the_input_of_its_last_linear_map(tmp_path):
@@ -708,9 +708,15 @@ def test_other_source_images_under_the_same_name(images, theta, tmp_path, capsys
     [
         (b"dataset,G,D\nCIFAR-10,1,2\n", "no table of factors: it lacks the column checkpoint"),
         (b"\xff\xfe\x00\x01", "r.csv is no CSV file"),
-        (",".join(rows.COLUMNS).encode() + b"\nCIFAR-10,a.pth\n", "line 2: another number of"),
-        (",".join(rows.COLUMNS).encode() + b"\n" + b"1," * 40 + b"\n", "line 2: another number of"),
-        (",".join((*rows.COLUMNS, "T", "T")).encode() + b"\n", "two columns of one name"),
+        (
+            ",".join(factor_table.COLUMNS).encode() + b"\nCIFAR-10,a.pth\n",
+            "line 2: another number of",
+        ),
+        (
+            ",".join(factor_table.COLUMNS).encode() + b"\n" + b"1," * 40 + b"\n",
+            "line 2: another number of",
+        ),
+        (",".join((*factor_table.COLUMNS, "T", "T")).encode() + b"\n", "two columns of one name"),
         (None, "cannot write .*r.csv: it is a folder"),
     ],
 )

@@ -164,7 +164,7 @@ def test_only_what_the_table_allows(tmp_path, drawn, capsys):
     assert out[:2] == [
         "not drawn: T against steps, which needs four rows and different values",
         f"not drawn: the regression; {table} has no column G (or domain_gap); it has dataset, N, "
-        "steps, T",
+        "steps, T; --predictors names others, such as log_N,log_steps",
     ]
     assert list(drawn) == ["scaling"]
     assert len(drawn["scaling"].axes) == 1
@@ -184,7 +184,8 @@ def test_scaling_of_a_study_is_of_the_rows_that_compare(tmp_path, drawn, capsys)
     assert call(table, "--out", tmp_path) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
         f"{table}: 1 of 17 rows left out, whose start is not theta_A",
-        f"{table}: 1 of 17 rows left out, which differ from the rest in weight_decay",
+        f"{table}: 1 of 17 rows left out, which differ from the rest in weight_decay; kept: "
+        "weight_decay 0.0001",
     ]
     titles = [axes.get_title() for axes in drawn["scaling"].axes]
     assert all(title.endswith(", 15 rows") for title in titles)
@@ -196,6 +197,153 @@ def test_scaling_of_a_study_is_of_the_rows_that_compare(tmp_path, drawn, capsys)
     table.write_text(plain.replace("theta_A", "null"))
     assert call(table, "--out", tmp_path) == 2
     assert capsys.readouterr().err.startswith("error: nothing to draw")
+
+
+def test_scaling_has_a_line_for_every_value_of_the_other_size(tmp_path, drawn):
+    """A line over all steps would be flat and wide, and say nothing of the images."""
+    assert call(write_table(tmp_path / "r.csv"), "--out", tmp_path) == 0
+    images, steps = drawn["scaling"].axes
+    labels = [text.get_text() for text in images.get_legend().get_texts()]
+    assert [label.partition(":")[0] for label in labels] == [
+        "200 steps",
+        "800 steps",
+        "3,200 steps",
+    ]
+    for label in labels:
+        assert re.search(r": slope 0\.\d\d \(95 % -?0\.\d\d to 0\.\d\d\)$", label), label
+    handles = images.get_legend().legend_handles
+    assert len({(line.get_marker(), line.get_linestyle()) for line in handles}) == 3
+    assert images.get_title() == "at equal numbers of steps, 15 rows"
+    # Five numbers of images are too many for lines of their own.
+    assert (steps.get_legend(), steps.get_title()[:8]) == (None, "slope -0")
+    assert list(steps.get_xticks()) == [200, 800, 3200]
+
+
+def test_few_rows_of_a_size_are_drawn_without_a_line(tmp_path, drawn):
+    table = tmp_path / "r.csv"
+    table.write_text("N,steps,T\n10,2,41\n20,2,43\n30,2,45\n40,2,47\n10,4,30\n20,4,31\n")
+    assert call(table, "--out", tmp_path) == 0
+    images, _ = drawn["scaling"].axes
+    labels = [text.get_text() for text in images.get_legend().get_texts()]
+    assert (labels[0][:14], labels[1]) == ("2 steps: slope", "4 steps")
+
+
+RESULTS = published.TABLE.with_name("results.csv")
+
+
+@pytest.fixture(scope="module")
+def study_figures(tmp_path_factory):
+    """The figures of the shipped study, as saved."""
+    out = tmp_path_factory.mktemp("study")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save_figure", lambda f, path: found.update({path.name: f}))
+        assert call(RESULTS, "--out", out) == 0
+    return found
+
+
+def column_mean(column, **wanted):
+    """Mean of a column of the shipped study over the rows with these cells."""
+    wanted = {"start": "theta_A", "classes": "10", "batch_size": "128"} | wanted
+    wanted |= {"weight_decay": "0.0001"}
+    with open(RESULTS, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
+    return np.mean([float(row[column]) for row in rows])
+
+
+def test_figures_of_a_study_need_its_table_only(study_figures):
+    names = ("scaling", "layers", "depth", "predicted")
+    assert list(study_figures) == [name + end for name in names for end in (".pdf", ".png")]
+
+
+def test_layers_of_a_study_are_means_with_bands(study_figures):
+    panels = study_figures["layers.png"].axes
+    titles = [f"CIFAR-10, {n} images" for n in ("500", "2,000", "8,000", "32,000")]
+    assert [axes.get_title() for axes in panels] == titles
+    axes = panels[2]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 17]
+    labels = [line.get_label() for line in lines]
+    assert labels[:2] == ["200 steps (5 seeds)", "800 steps (5 seeds)"]
+    for line, steps in zip(lines, ("200", "800"), strict=False):
+        expected = column_mean("T layer1.0", samples="8000", steps=steps)
+        assert line.get_ydata()[1] == pytest.approx(expected)
+    assert len(axes.collections) == len(lines)
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == len(lines)
+    assert len({axes.get_ylim() for axes in panels}) == 1
+
+
+def test_depth_of_a_study_is_t_t0_and_their_ratio(study_figures):
+    panels = study_figures["depth.png"].axes
+    assert [axes.get_ylabel() for axes in panels] == ["$T$", "$T_0$", "$T / T_0$"]
+    t, t0 = (
+        column_mean("T layer2.0", samples="8000", steps="200", start=start)
+        for start in ("theta_A", "null")
+    )
+    firsts = [axes.lines[0] for axes in panels]
+    assert [line.get_ydata()[4] for line in firsts] == pytest.approx([t, t0, t / t0])
+    labels = ["200 steps (5 seeds)", "200 steps (3 seeds)", "200 steps"]
+    assert [line.get_label() for line in firsts] == labels
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    assert panels[0].get_title() == "CIFAR-10, 8,000 images"
+
+
+def test_predicted_is_from_the_fit_to_the_other_rows(tmp_path, drawn):
+    same = {"start": "theta_A", "classes": 10, "batch_size": 128}
+    columns = ("dataset", "N", "steps", "T", *same)
+    table = write_table(tmp_path / "r.csv", columns, dataset="x", **same)
+    assert call(table, "--out", tmp_path) == 0
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    x = np.array([[1, np.log(float(r["N"])), np.log(float(r["steps"]))] for r in rows])
+    y = np.log([float(row["T"]) for row in rows])
+    beta = np.linalg.lstsq(x[1:], y[1:])[0]
+    (axes,) = drawn["predicted"].axes
+    measured, predicted = points(axes, 1)
+    assert (measured[0], predicted[0]) == pytest.approx((np.exp(y[0]), np.exp(x[0] @ beta)))
+    b, c = np.linalg.lstsq(x, y)[0][1:]
+    assert axes.get_title().startswith(f"ln T = a + {b:.2f} ln N - {-c:.2f} ln S, R2 0.9")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["200 steps", "800 steps", "3,200 steps"]
+
+
+def write_study(path, **changes):
+    """Five runs of a study with two layers, and a null run; changes: in the second row."""
+    header = "dataset,start,samples,classes,steps,batch_size,seed,transferability,T l1,T l2"
+    rows = [f"x,theta_A,500,10,200,128,{seed},{5 + seed},4,{6 + seed}" for seed in range(5)]
+    rows.append("x,null,500,10,200,128,0,2,2,2")
+    cells = dict(zip(header.split(","), rows[1].split(","), strict=True)) | changes
+    rows[1] = ",".join(cells.values())
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_study_with_one_budget_has_layers_and_depth(tmp_path, drawn, capsys):
+    table = write_study(tmp_path / "r.csv", **{"T l1": "inf"})
+    assert call(table, "--out", tmp_path) == 0
+    assert list(drawn) == ["layers", "depth"]
+    assert "not drawn: predicted T; " in capsys.readouterr().out
+    ratio = drawn["depth"].axes[2].lines[0].get_ydata()
+    # The first layer did not move in one of the runs.
+    assert np.isnan(ratio[0])
+    assert ratio[1] == pytest.approx(8 / 2)
+    # Without null runs there is nothing to set T beside.
+    table.write_text(table.read_text().replace("null", "other"))
+    drawn.clear()
+    assert call(table, "--out", tmp_path) == 0
+    assert list(drawn) == ["layers"]
+    assert "no null run at the budget of a run from theta_A" in capsys.readouterr().out
+
+
+def test_wrong_study_is_one_line(tmp_path, capsys):
+    out = ("--out", tmp_path / "out")
+    for cell in ("", "nan"):
+        table = write_study(tmp_path / "r.csv", **{"T l2": cell})
+        assert_refused(call(table, *out), capsys, r"line 3 \(x\), column T l2: ")
+    table = write_study(tmp_path / "r.csv")
+    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]))
+    assert call(table, "--json", t, *out) == 2
+    assert "and of --json would be one file; draw them by two" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_grid_of_layers(tmp_path, drawn):
@@ -233,6 +381,17 @@ def test_null_figure_has_means_and_their_ratio_without_the_classifier(tmp_path, 
     assert curve.get_linestyle() != chance.get_linestyle()
     assert curve.get_marker() != chance.get_marker()
     assert (left.get_yscale(), right.get_ylabel()) == ("log", "$T / T_0$")
+
+
+def test_null_runs_may_be_in_several_files(tmp_path, drawn):
+    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]))
+    null = [
+        write_json(tmp_path / f"T0_{i}.json", result(f"n{i}", [2.0 + i, 6.0 + i])) for i in range(3)
+    ]
+    assert call("--json", t, "--null", *null, "--out", tmp_path) == 0
+    left, _ = drawn["null"].axes
+    assert list(left.lines[2].get_ydata()) == [3, 7]
+    assert left.get_title().endswith("$T_0$ 5.00 (n = 3)")
 
 
 def test_figures_of_step_3_can_be_drawn_without_statsmodels(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import torchvision
-from checkpoints import ROOT, resnet_shapes
+from checkpoints import ROOT, resnet_shapes, shapes_of
 
 from models import NARROW, build
 from models.layers import identify, partition
@@ -24,10 +24,6 @@ SIZES = {
     "resnet50_w16": ((3, 4, 6, 3), 3),
     "resnet50_w8": ((3, 4, 6, 3), 3),
 }
-
-
-def shapes_of(model):
-    return {k: tuple(v.shape) for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
 def shapes_on_meta(arch, num_classes=1000):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from findings import __main__ as findings
-from findings import published
+from findings import depth, published
 from findings.least_squares import design, equation, fit, standardise
 from findings.table import read_column, read_table
 from safe_io import InputError, run
@@ -60,8 +60,8 @@ def test_rank_correlation_is_spearmans():
     blocks = published.PUBLISHED[:-1]
     assert len(set(blocks)) == len(blocks) == 17
     expected = spearmanr(range(17), blocks).statistic
-    assert published.depth_correlation(blocks) == pytest.approx(expected, abs=1e-12)
-    assert published.depth_correlation((3.0, 2.0, 1.0)) == pytest.approx(-1)
+    assert depth.depth_correlation(blocks) == pytest.approx(expected, abs=1e-12)
+    assert depth.depth_correlation((3.0, 2.0, 1.0)) == pytest.approx(-1)
 
 
 def test_table_has_the_twelve_rows(printed):

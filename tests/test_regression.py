@@ -329,8 +329,56 @@ def test_rows_of_a_study_that_compare():
     assert kept._replace(rows=table.rows) == table
     assert notes == [
         "2 of 8 rows left out, whose start is not theta_A",
-        "2 of 8 rows left out, which differ from the rest in classes, batch_size",
+        "1 of 8 rows left out, which differ from the rest in batch_size; kept: batch_size 128",
+        "1 of 8 rows left out, with other classes than most of their data set; kept: dataset x, "
+        "classes 10",
     ]
+
+
+def test_data_sets_of_a_study_compare_with_their_own_classes(tmp_path, capsys):
+    """One row per data set, as the paper has it; K can be a predictor."""
+    settings = [(name, "theta_A", k, "128", "0.01", "0.0001") for name, _, _, _, k, *_ in ROWS[:7]]
+    table = study(settings, ROWS[:7])
+    assert comparable_rows(table) == (table, [])
+    path = write(
+        tmp_path / "r.csv", [tuple(row.cells.values()) for row in table.rows], table.columns
+    )
+    assert call(path, "--predictors", "log_N,log_K") == 0
+    assert f"{path}: 7 rows, ln T on" in capsys.readouterr().out
+
+
+def test_rows_of_another_theta_a_do_not_compare():
+    table = study([PLAIN] * 8)
+    rows = [
+        row._replace(cells=row.cells | {"a_sha256": ("1e5" if i < 3 else "1E5") + "0" * 61})
+        for i, row in enumerate(table.rows)
+    ]
+    kept, notes = comparable_rows(table._replace(rows=rows))
+    assert [row.line for row in kept.rows] == [5, 6, 7, 8, 9]
+    assert notes == [
+        "3 of 8 rows left out, which differ from the rest in a_sha256; kept: a_sha256 1E500000"
+    ]
+
+
+def test_shipped_study_keeps_its_grid(capsys):
+    path = published.TABLE.with_name("results.csv")
+    assert call(path, "--predictors", "log_N,log_steps") == 0
+    lines = capsys.readouterr().out.splitlines()
+    kept, _ = comparable_rows(read_table(path))
+    grid = {"start": "theta_A", "classes": "10", "batch_size": "128", "weight_decay": "0.0001"}
+    expected = [row for row in read_table(path).rows if grid.items() <= row.cells.items()]
+    assert kept.rows == expected
+    assert len(expected) >= 40
+    assert lines[2].endswith("; kept: dataset CIFAR-10, classes 10")
+
+
+def test_run_of_a_study_that_is_there_twice_is_one_line(tmp_path, capsys):
+    table = study([PLAIN] * 8)
+    header = (*table.columns, "seed")
+    rows = [(*row.cells.values(), "0") for row in table.rows]
+    path = write(tmp_path / "r.csv", [*rows, (*rows[2][:-2], "3.3", "0")], header)
+    message = r"line 10 \(x\) is of the same run as line 4: seed 0, N 2000, steps 800; remove one"
+    assert_refused(call(path, "--predictors", "log_N"), capsys, message)
 
 
 def test_rows_without_start_all_compare(tmp_path, table):
@@ -356,9 +404,12 @@ def test_regression_of_a_study_is_of_the_rows_that_compare(tmp_path, table, caps
     out = capsys.readouterr().out
     assert call(table, *options) == 0
     plain = capsys.readouterr().out
-    assert out.splitlines()[:3] == [
+    assert out.splitlines()[:4] == [
         f"{path}: 1 of 11 rows left out, whose start is not theta_A",
-        f"{path}: 2 of 11 rows left out, which differ from the rest in classes, batch_size",
+        f"{path}: 1 of 11 rows left out, which differ from the rest in batch_size; kept: "
+        "batch_size 128",
+        f"{path}: 1 of 11 rows left out, with other classes than most of their data set; kept: "
+        "dataset x, classes 10",
         f"{path}: 8 rows, ln T on standardised predictors, 5 degrees of freedom",
     ]
     equation = next(line for line in plain.splitlines() if line.startswith("log T"))

@@ -17,10 +17,11 @@ from test_training import CPU, Batches, random_batches, read_csv, small_network
 from models import checkpoint
 from models.checkpoint import beside
 from safe_io import InputError, Interrupted
-from training import runstate
-from training.engine import fit
+from training import distributed, lock
+from training.engine import Run, fit
+from training.lock import holder_runs, locked, start_time
 from training.record import Record
-from training.runstate import RunState, begin, is_running, locked, start_time
+from training.runstate import RunState, begin, stoppable
 from training.schedule import learning_rate, make_optimizer
 
 
@@ -126,6 +127,17 @@ def test_signal_saves_in_mid_epoch_and_says_how_to_go_on(tmp_path, straight, sig
     assert interruption.value.number == signal.SIGTERM
     train(path, resume=True)
     assert_same_run(path, straight)
+
+
+def test_first_signal_is_answered_on_a_terminal(tmp_path, monkeypatch, capfd):
+    """A log file gets only the one line at the end."""
+    for terminal, lines in ((True, 1), (False, 0)):
+        monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream, answer=terminal: answer)
+        state = RunState(tmp_path / "x.pth", config={}, save_minutes=10)
+        with stoppable(state):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert state.stop_signal == signal.SIGTERM
+        assert capfd.readouterr().err.count("stopping after this iteration") == lines
 
 
 def test_mid_epoch_state_holds_the_exact_place(tmp_path):
@@ -305,6 +317,39 @@ def test_fp16_scale_survives_an_interruption(tmp_path):
     assert outputs(path) == outputs(straight)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("was_gpu", [False, True])
+def test_state_of_another_device_is_gone_on_from(tmp_path, optimizer, was_gpu):
+    """GPUs have fused optimisers and, in fp16, a loss scale; processors have neither."""
+
+    def run_on(gpu):
+        model = small_network()
+        # A processor has fused optimisers, too, if it is asked for them.
+        kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
+        chosen = kind(model.parameters(), lr=0.1, fused=gpu)
+        scaler = torch.amp.GradScaler("cpu", enabled=gpu)
+        images, labels = random_batches(1)[0]
+        scaler.scale(torch.nn.functional.cross_entropy(model(images), labels)).backward()
+        scaler.step(chosen)
+        scaler.update()
+        return Run(model, chosen, scaler, Record(tmp_path / "x.pth", keep="last", facts={}), CPU)
+
+    state = run_on(was_gpu).state()
+    now = run_on(not was_gpu)
+    scale = now.scaler.get_scale()
+    now.restore(state)
+    assert now.optimizer.param_groups[0]["fused"] is (not was_gpu)
+    assert now.scaler.get_scale() == scale
+    now.optimizer.step()
+
+
+def test_processes_that_do_not_write_are_never_due_to_save(tmp_path, monkeypatch):
+    """Each time they would wait for the GPU."""
+    assert RunState(tmp_path / "x.pth", config={}, save_minutes=0).is_due()
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert not RunState(tmp_path / "x.pth", config={}, save_minutes=0).is_due()
+
+
 class TestBegin:
     def test_unfinished_state_needs_a_decision(self, tmp_path):
         path = tmp_path / "x.pth"
@@ -371,9 +416,9 @@ class TestLock:
             if holder == {"host": "gone"}:
                 file.write_text(faster)
                 return False
-            return is_running(holder)
+            return holder_runs(holder)
 
-        monkeypatch.setattr(runstate, "is_running", another_is_faster)
+        monkeypatch.setattr(lock, "holder_runs", another_is_faster)
         with pytest.raises(InputError, match=f"process {os.getppid()}"), locked(path):
             pass
         assert file.read_text() == faster
@@ -386,8 +431,20 @@ class TestLock:
             time.sleep(0.05)
         holder = {"host": socket.gethostname(), "pid": child.pid, "started": "x"}
         assert start_time(child.pid) is None
-        assert not is_running(holder)
+        assert not holder_runs(holder)
         child.wait()
+
+    def test_without_proc_a_lock_is_held_by_a_process_that_runs(self, monkeypatch):
+        """As on macOS. (A number that is none belongs to no process.)"""
+
+        def missing(path, **options):
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(Path, "read_text", missing)
+        monkeypatch.setattr(Path, "exists", lambda path: False)
+        assert start_time(os.getpid()) == "unknown"
+        assert start_time(2**22 + 1) is None
+        assert start_time(10**30) is None
 
     def test_run_on_another_host_counts_as_running(self, tmp_path):
         path = tmp_path / "x.pth"

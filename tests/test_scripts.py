@@ -22,6 +22,7 @@ from models import build, checkpoint
 from safe_io import run
 from training import engine
 from training.record import COLUMNS
+from training.runstate import RunState
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--arch", "resnet50_w8", "--image_size", "32", "--num_workers", "0")
@@ -246,6 +247,40 @@ def test_help_prints_the_published_command(capsys):
         assert text.isascii()
 
 
+@pytest.mark.parametrize("module", [pretrain_on_ImageNet, finetune])
+def test_help_has_four_groups_and_says_what_happens_without_an_option(module, capsys):
+    with pytest.raises(SystemExit):
+        module.parse_args(["--help"])
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{name}:\n") for name in "task optimisation machine output".split()]
+    assert places == sorted(places)
+    assert not re.search("default: (False|None)", text)
+    said = [" ".join(part.split()) for part in re.split(r"\n  (?=-)", text)]
+    silent = {part.split()[0] for part in said if "(default: " not in part}
+    assert silent <= {"usage:", "-h,", "--data_dir"}, silent
+
+
+def test_intervals_parts_and_warmup_reach_the_loop(images, trained, tmp_path, monkeypatch):
+    parts, saved = [], []
+    step, save = engine.train_step, RunState.save
+    monkeypatch.setattr(
+        engine, "train_step", lambda *a, **k: parts.append(k["accumulate"]) or step(*a, **k)
+    )
+    monkeypatch.setattr(
+        RunState, "save", lambda self, content: saved.append(1) or save(self, content)
+    )
+    options = ("--accumulate", 3, "--val_interval", 2, "--warmup_epochs", 2, "--save_minutes", 0)
+    options += ("--max_epoch", 3, "--scheduler", "constant")
+    assert tune(images, trained, tmp_path, *options) == 0
+    assert parts == [3] * 12
+    # After every step, two validations of one batch each, and every epoch.
+    assert len(saved) == 12 + 2 + 3
+    with open(tmp_path / "b.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.005, 0.01, 0.01])
+    assert [row["val_acc"] != "" for row in rows] == [False, True, True]
+
+
 def test_other_optimiser_schedule_and_steps(images, trained, tmp_path):
     options = ("--optimizer", "adamw", "--scheduler", "constant", "--max_steps", 3)
     assert tune(images, trained, tmp_path, *options, "--keep", "both", "--amp", "bf16") == 0
@@ -432,6 +467,81 @@ def test_gpu_without_memory_is_one_line(images, trained, tmp_path, capsys, monke
     monkeypatch.setattr(engine, "train_one_epoch", full)
     code = tune(images, trained, tmp_path)
     assert_refused(code, capsys, "has not enough memory for a batch; compute it in parts with")
+
+
+def test_gpu_too_small_for_the_network_is_one_line(images, trained, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    assert_refused(tune(images, trained, tmp_path), capsys, "the GPU has not enough memory")
+
+
+def test_operation_that_is_not_deterministic_is_one_line(
+    images, trained, tmp_path, capsys, monkeypatch
+):
+    """VGG and AlexNet have it on GPUs."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but "
+            "you set 'torch.use_deterministic_algorithms(True)'. You can turn off ..."
+        )
+
+    monkeypatch.setattr(engine, "train_one_epoch", refuse)
+    code = tune(images, trained, tmp_path)
+    message = "adaptive_avg_pool2d_backward_cuda has no .*; leave out --deterministic, or take"
+    assert_refused(code, capsys, message)
+
+
+def test_network_that_does_not_compile_is_one_line(images, trained, tmp_path, capsys, monkeypatch):
+    """As Inductor of torch 2.11 failed on a GPU, in the first backward pass."""
+
+    def fail(model):
+        raise AssertionError("expected size 128==128, stride 9==1 at dim=1\nError in op: ...")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert_refused(
+        tune(images, trained, tmp_path, "--compile"),
+        capsys,
+        r"torch.compile failed here \(AssertionError: expected size .* at dim=1\); leave out",
+    )
+
+
+def test_first_line_says_what_is_trained(images, trained, tmp_path, capsys):
+    assert tune(images, trained, tmp_path, "--max_steps", 1) == 0
+    counts = r"on .*: \d+ training and \d+ validation images of \d classes, \d+ steps an epoch\n"
+    assert re.search(counts, capsys.readouterr().out)
+
+
+def test_rank_left_in_the_environment_is_not_torchrun(images, trained, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    task = ("--dataset", "Folder", "--data_dir", images / "task_b", "--image_size", 32)
+    assert call(evaluate, *task, "--num_workers", 0, "-b", trained / "b.pth") == 0
+
+
+def test_theta_r_of_an_interrupted_run_is_not_replaced(images, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "evaluate", stop_at_second_call(engine.evaluate))
+        assert pretrain(images, tmp_path, **{"--max_epoch": 2}) == 128 + signal.SIGTERM
+    capsys.readouterr()
+    before = checkpoint.sha256(tmp_path / "r.pth")
+    code = pretrain(images, tmp_path, "--resume", **{"--max_epoch": 2, "--seed": 1})
+    assert_refused(code, capsys, r"of a run with another seed \(0, now 1\)")
+    assert checkpoint.sha256(tmp_path / "r.pth") == before
+    (tmp_path / "r.pth").write_bytes(b"another")
+    code = pretrain(images, tmp_path, "--resume", **{"--max_epoch": 2})
+    assert_refused(code, capsys, "of a run with another parent_sha256")
+    (tmp_path / "r.pth").unlink()  # then it is written again
+    assert pretrain(images, tmp_path, "--resume", **{"--max_epoch": 2}) == 0
+    assert checkpoint.sha256(tmp_path / "r.pth") == before
+
+
+def test_replacing_another_theta_r_is_said(tmp_path, capsys):
+    command = ("--max_epoch", 0, "--arch", "resnet50_w8", "-r", tmp_path / "r.pth")
+    for seed, said in ((0, False), (0, False), (1, True)):
+        assert call(pretrain_on_ImageNet, *command, "--seed", seed) == 0
+        assert ("r.pth held other parameters" in capsys.readouterr().out) is said
 
 
 def test_input_is_never_overwritten(images, trained, tmp_path, capsys):

@@ -12,8 +12,8 @@ import torch
 
 import cal_transferability
 import evaluate
-import parameters
 from figures import results
+from measurement import parameters
 from models import build, checkpoint
 from safe_io import run
 

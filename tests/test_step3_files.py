@@ -4,7 +4,6 @@ experiment, substitutes, archives in parts, doubtful triples, and outputs that w
 
 import csv
 import gc
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -22,45 +21,23 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from archives import INFO_ZIP, contents, make, store
 from checkpoints import (
     ROOT,
     assert_refused,
-    call_step_3,
     constant_triple,
     old_densenet_key,
     resnet_shapes,
     timm_key,
     triple,
+    write_record,
     write_triple,
 )
-from test_split_zip import INFO_ZIP, make, store
 
-import report
+from measurement.doubts import rounding_step
 from models import build, checkpoint
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight"]
-
-
-@pytest.fixture
-def step_3(capsys):
-    return lambda *args: call_step_3(capsys, *args)
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Arguments for a triple of a network with five layers and a head."""
-    return write_triple(tmp_path, triple(resnet_shapes(), 0))
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved while the test runs."""
-    drawn = []
-    save = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k))
-    )
-    return drawn
 
 
 def results_of(path):
@@ -69,21 +46,6 @@ def results_of(path):
 
 def values_of(result):
     return [x["transferability"] for x in result["layers"]]
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_record(path, **changes):
-    """What a training run writes beside its checkpoint, as far as step 3 reads it."""
-    record = {"sha256": sha256(path), "steps": 3910, "epochs": 10, "kept": "last", "kept_epoch": 10}
-    record |= {"train_loss": 0.5, "val_acc": 81.25, "parent_sha256": None, **changes}
-    path.with_suffix(".json").write_text(json.dumps(record))
 
 
 # Networks
@@ -311,7 +273,7 @@ def test_every_file_is_measured_as_if_alone(several, step_3, tmp_path):
 
 def test_table_has_a_row_per_file(several, step_3, tmp_path):
     first, paths = several
-    write_record(paths[1], steps=77, val_acc=12.345, parent_sha256=sha256(first[3]))
+    write_record(paths[1], steps=77, val_acc=12.345, parent_sha256=checkpoint.sha256(first[3]))
     ran = step_3(*first, "-b", *paths, "--no_plot", "--json", tmp_path / "t.json")
     header, *rows = ran.stdout.splitlines()[-5:-1]
     assert header.split() == ["file", "T", "geometric", "layers", "steps", "val_acc"]
@@ -599,13 +561,13 @@ def test_file_whose_name_looks_like_a_seed(files, step_3, tmp_path):
 @pytest.mark.parametrize("matching", [True, False])
 @pytest.mark.parametrize(("child", "parent"), [("a", "r"), ("b", "a")])
 def test_recorded_parent_is_compared(child, parent, matching, files, step_3, tmp_path):
-    digest = sha256(tmp_path / f"{parent}.pth") if matching else "0" * 64
+    digest = checkpoint.sha256(tmp_path / f"{parent}.pth") if matching else "0" * 64
     write_record(tmp_path / f"{child}.pth", parent_sha256=digest)
     ran = step_3(*files, "--no_plot")
     assert ran.returncode == 0
     expected = rf"warning: \S+{child}\.pth was not trained from \S+{parent}\.pth .*\n"
     assert re.fullmatch("" if matching else expected, ran.stderr)
-    assert ("Fine-tuning: 3910 steps in 10 epochs, last" in ran.stdout) == (child == "b")
+    assert ("Fine-tuning: 3910 steps in 10 epochs, best" in ran.stdout) == (child == "b")
 
 
 def test_record_without_a_parent_says_nothing(files, step_3, tmp_path):
@@ -664,13 +626,13 @@ def test_rounding_step_is_numpys(scale):
     x = (torch.randn(500).clamp_(-1.9, 1.9) * scale).half()
     x[:7] = 0
     expected = np.mean([np.spacing(np.abs(v)).astype(float) for v in x.numpy()])
-    assert report.rounding_step(x) == pytest.approx(expected, rel=1e-12)
+    assert rounding_step(x) == pytest.approx(expected, rel=1e-12)
     # numpy has no bfloat16: the next number has the next bit pattern.
     y = x.float().abs().bfloat16()
     above = (y.view(torch.int16) + 1).view(torch.bfloat16)
     expected = (above.double() - y.double()).mean().item()
-    assert report.rounding_step(-y) == pytest.approx(expected, rel=1e-12)
-    assert report.rounding_step(x.float()) == report.rounding_step(x.double()) == 0
+    assert rounding_step(-y) == pytest.approx(expected, rel=1e-12)
+    assert rounding_step(x.float()) == rounding_step(x.double()) == 0
 
 
 @pytest.mark.parametrize("head", [True, False])
@@ -878,7 +840,8 @@ def test_published_curve_has_18_points_and_its_mean_in_the_title(
 
 
 def test_published_curve_is_drawn_by_its_command_beside_the_script(tmp_path):
-    for name in ("report.py", "safe_io.py", "models", "figures/published_cifar10.py"):
+    names = ("safe_io.py", "measurement", "models", "findings", "figures/published_cifar10.py")
+    for name in names:
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)

@@ -4,17 +4,20 @@ import csv
 import json
 import math
 import re
+import sys
 
 import drawn_images
+import numpy as np
 import pytest
 import torch
 
 import finetune
 import pretrain_on_ImageNet
 from findings import depth
+from findings import study as command
 from findings.__main__ import main
+from findings.plan import COLUMNS
 from findings.slopes import summary
-from findings.study import COLUMNS
 from findings.table import read_table
 from models import checkpoint
 from safe_io import run
@@ -109,7 +112,8 @@ def test_finished_rows_are_skipped_and_failing_ones_passed_over(
     assert [row["samples"] for row in read_results(tmp_path)] == ["12", "15"]
 
     other = tmp_path / "other.pth"
-    checkpoint.write(other, {"x": torch.zeros(1)})
+    state_dict = torch.load(task / "a.pth")
+    checkpoint.write(other, {key: value * 2 for key, value in state_dict.items()})
     assert study(task, tmp_path, rows, "-a", other) == 2
     assert "_result.json is of another a_sha256 (" in (capsys.readouterr().err)
 
@@ -163,6 +167,95 @@ def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, ca
     assert not (tmp_path / "results.csv").exists()
 
 
+@pytest.fixture(scope="module")
+def other_network(tmp_path_factory):
+    """theta_r of a network with twice the channels."""
+    path = tmp_path_factory.mktemp("other") / "r.pth"
+    pretrain_on_ImageNet.main(["--max_epoch", "0", "--arch", "resnet50_w16", "-r", str(path)])
+    return path
+
+
+@pytest.mark.parametrize("further", [(), ("--print_commands",)])
+def test_files_of_other_networks_are_refused_before_anything_is_trained(
+    task, tmp_path, capsys, other_network, further
+):
+    capsys.readouterr()
+    rows = ["Folder,null,12,,2,6,,,0", "Folder,theta_A,12,,2,6,,,0"]
+    for options, message in (
+        (("--arch", "resnet50_w16"), "a.pth is a resnet50_w8, not a resnet50_w16; leave --arch"),
+        (("-r", other_network), "(resnet50_w8) and .*(resnet50_w16) are different networks"),
+    ):
+        out = tmp_path / "out"
+        assert study(task, tmp_path, rows, *options, "--out", out, *further) == 2
+        printed = capsys.readouterr()
+        assert re.search(message.replace("(", r"\(").replace(")", r"\)"), printed.err)
+        assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+        assert not out.exists()
+
+
+def test_network_is_told_from_theta_a(task, tmp_path, capsys):
+    (tmp_path / "plan.csv").write_text(f"{HEADER}\nFolder,null,12,,2,6,,,0\n")
+    files = ["-r", task / "r.pth", "-a", task / "a.pth", "--out", tmp_path]
+    words = ["study", tmp_path / "plan.csv", "--data_dir", task / "b", *files, "--print_commands"]
+    assert run(lambda: main([str(word) for word in words])) == 0
+    assert capsys.readouterr().out.count("--arch resnet50_w8") == 2
+
+
+def test_data_set_that_is_not_there_is_told_once(task, tmp_path, capsys, monkeypatch):
+    missing = [f"CIFAR-10,{start},12,,2,6,,,0" for start in ("theta_A", "null")]
+    out = tmp_path / "out"
+    for further in ((), ("--print_commands",)):
+        assert study(task, tmp_path, missing, "--out", out, *further) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: no CIFAR-10 in ")
+        assert err.endswith("cifar.html), or let finetune.py --download get it\n")
+        assert (len(err.splitlines()), out.exists()) == (1, False)
+    rows = [*missing, "Folder,theta_A,12,,2,6,,,0"]
+    done = []
+    monkeypatch.setattr(command, "attempt", lambda args, row, *_: done.append(row.name))
+    assert study(task, tmp_path, rows) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: no CIFAR-10 in ")
+    assert line.endswith("; the rows of CIFAR-10 are passed over")
+    assert done == ["Folder_theta_A_samples12_steps2_batch_size6_seed0"]
+    assert study(task, tmp_path, rows, "--print_commands") == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Folder,theta_A,12,,2,6,1e-4,,0", "folder,theta_A,12,,2,6,0.0001,,0"),
+        ("Folder,null,12,,2,128,,,0", "Folder,null,12,,2,,0.01,,0"),
+    ],
+)
+def test_run_that_is_planned_twice_is_one_line(task, tmp_path, capsys, first, second):
+    assert study(task, tmp_path, [first, "Folder,theta_A,24,,2,6,,,0", second]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("plan.csv line 4: the same run as line 2; remove one of them\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.csv"]
+
+
+def test_statsmodels_is_missed_before_anything_is_trained(task, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    row = "Folder,theta_A,12,,2,6,,,0"
+    assert study(task, tmp_path, [row], "--print_commands") == 0
+    assert study(task, tmp_path, [row]) == 2
+    assert "run pip install -r requirements-findings.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.csv"]
+
+
+def test_probe_is_evaluated_on_the_device_with_the_workers(task, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "choose_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(
+        command, "evaluate_file", lambda path, **options: seen.append(options) or (1.0, 50.0, 6)
+    )
+    row = "Folder,theta_A,12,,2,6,1e-4,,0"
+    assert study(task, tmp_path, [row], "--num_workers", 1, "--device", "cpu") == 0
+    assert [(each["device"].type, each["num_workers"]) for each in seen] == [("meta", 1)]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -203,12 +296,26 @@ def test_depth_is_correlated_run_by_run_with_and_without_the_null(tmp_path):
     # T / T0 of the 200-step runs falls: 1, 1/2, 1/3, 1/4 (and 1, 1/2, 4/9, 3/16).
     lines += [f"{budget},null,200,0,1,3,8,15", f"{budget},null,200,1,1,5,10,17"]
     path.write_text("\n".join(lines) + "\n")
-    t, t0, ratio, published = depth.summary(read_table(path))
+    t, t0, ratio = depth.summary(read_table(path))
     # Seeds: (1 - 1) / 2 = 0, and 0.8; their t interval with one degree of freedom is 12.7 wide.
     assert t == "  T      positive in 3 of 4 runs, mean +0.400 (95 % -4.682 ... +5.482, 2 seeds)"
     assert t0 == "  T0     positive in 2 of 2 runs, mean +1.000 (95 % +1.000 ... +1.000, 2 seeds)"
     assert ratio.startswith("  T / T0 positive in 0 of 2 runs, mean -1.000")
-    assert published == "  published values of CIFAR-10: +0.51 over 17 layers"
+
+
+@pytest.mark.parametrize(
+    "values", [(1, 2, 2, 3), (5, 5, 1, 1, 2), (math.inf, 3, math.inf, 1), (4, 3, 2, 1)]
+)
+def test_rank_correlation_with_ties_is_spearmans(values):
+    from scipy.stats import spearmanr
+
+    expected = spearmanr(range(len(values)), values).statistic
+    assert depth.depth_correlation(values) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rank_correlation_of_equal_values_and_of_none_is_none():
+    assert np.isnan(depth.depth_correlation([math.inf] * 3))
+    assert depth.depth_correlation([1, math.nan, 2]) == pytest.approx(1)
 
 
 def write_table(path, slopes, *, spread=0.0):
@@ -271,6 +378,7 @@ def test_summary_of_a_table_is_that_of_the_study(task, tmp_path, capsys):
     assert run(lambda: main(["summary", str(tmp_path / "results.csv")])) == 0
     out = capsys.readouterr().out
     assert "ln T = a + b ln N + c ln S" in out
+    assert out.endswith("  published values of CIFAR-10: +0.51 over 17 layers\n")
     assert out in printed
     (tmp_path / "other.csv").write_text("dataset,G\nX,1\n")
     assert run(lambda: main(["summary", str(tmp_path / "other.csv")])) == 2
@@ -300,4 +408,85 @@ def test_data_and_steps_that_go_together_are_not_fitted(tmp_path):
     for n in (100, 200, 400, 800, 1600):
         lines.append(f"X,theta_A,{n},10,{10 * n},128,0.01,1e-4,0,1,{n}")
     path.write_text("\n".join(lines) + "\n")
-    assert list(summary(read_table(path))) == []
+    (line,) = summary(read_table(path))
+    assert line.startswith("ln T = a + b ln N + c ln S is not fitted: that takes four runs a seed")
+
+
+WIDE_HEADER = f"{RESULT_HEADER},a_sha256,T l1,T l2,T l3"
+
+
+def wide_row(**changes):
+    """A row of results with three layers."""
+    cells = dict.fromkeys(WIDE_HEADER.split(","), "1") | {
+        **{"dataset": "X", "start": "theta_A", "samples": "500.0", "steps": "200"},
+        **{"lr": "0.01", "seed": "0", "T l2": "2", "T l3": "3", "a_sha256": "aa"},
+    }
+    return ",".join(str(cell) for cell in (cells | changes).values())
+
+
+def summarise(path, rows, capsys):
+    """Exit code, stdout and stderr of the command."""
+    path.write_text("\n".join([WIDE_HEADER, *rows]) + "\n")
+    code = run(lambda: main(["summary", str(path)]))
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("transferability", "", "the value is missing; fill it in"),
+        ("transferability", "inf", "inf is not finite"),
+        ("T l3", "", "the value is missing; fill it in"),
+        ("T l3", "nan", "nan is not finite"),
+        ("steps", "0", "0 has no logarithm; it must be above 0"),
+        ("samples", "few", "'few' is not a number"),
+        ("probe_loss", "", "the value is missing"),
+    ],
+)
+def test_wrong_cell_of_a_study_is_one_line(tmp_path, capsys, column, cell, message):
+    path = tmp_path / "r.csv"
+    rows = [wide_row(seed=7), wide_row(**{column: cell})]
+    code, out, err = summarise(path, rows, capsys)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"error: {path} line 3 (X), column {column}: {message}")
+
+
+def grid_rows(**changes):
+    """Runs that can be fitted, with two layers that did not move."""
+    still = {"T l1": "inf", "T l3": "inf"}
+    return [
+        wide_row(samples=n, steps=s, transferability=repr(n**0.1 / s**0.5), **still, **changes)
+        for n in (500, 2000)
+        for s in (200, 800, 3200)
+    ]
+
+
+def test_layers_that_did_not_move_are_ties(tmp_path, capsys):
+    code, out, err = summarise(tmp_path / "r.csv", grid_rows(), capsys)
+    assert (code, err) == (0, "")
+    assert " 1 seeds; N 500, 2000; S 200, 800, 3200\n" in out
+    assert "  T      positive in 0 of 6 runs, mean +0.000 (one seed, no interval)\n" in out
+
+
+def test_two_theta_a_are_fitted_apart(tmp_path, capsys):
+    rows = [*grid_rows(), *grid_rows(a_sha256="bb" * 32)]
+    code, out, _ = summarise(tmp_path / "r.csv", rows, capsys)
+    titles = [line for line in out.splitlines() if line.startswith("dataset X")]
+    assert (code, [title.rpartition(" ")[2] for title in titles]) == (0, ["aa:", "bbbbbbbb:"])
+
+
+def test_settings_compare_as_numbers(tmp_path, capsys):
+    rows = grid_rows(lr="1e-2")[:3] + grid_rows()[3:]
+    code, out, _ = summarise(tmp_path / "r.csv", rows, capsys)
+    assert (code, out.count("dataset X")) == (0, 1)
+
+
+def test_run_that_is_there_twice_is_one_line(tmp_path, capsys):
+    path = tmp_path / "r.csv"
+    rows = [*grid_rows(), wide_row(samples="5e2", steps="200", lr="1e-2")]
+    code, out, err = summarise(path, rows, capsys)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: {path} line 8 (X) is of the same run as line 2: seed 0, samples 5e2, steps 200; "
+        "remove one of them\n"
+    )

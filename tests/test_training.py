@@ -14,7 +14,7 @@ from torch import nn
 from models import checkpoint
 from models.checkpoint import beside
 from safe_io import InputError
-from training.arguments import choose_device, choose_precision
+from training.device import choose_device, choose_precision
 from training.engine import evaluate, fit
 from training.record import COLUMNS, Record
 from training.runstate import RunState
@@ -247,8 +247,7 @@ def test_kept_file_re_evaluates_to_its_accuracy(tmp_path, keep, expected):
     assert {p.stem for p in tmp_path.glob("*.pth")} == set(expected)
     for stem, accuracy in expected.items():
         model.load_state_dict(torch.load(tmp_path / f"{stem}.pth"))
-        autocast = partial(torch.autocast, "cpu", enabled=False)
-        found = evaluate(model, Batches(batch), autocast=autocast, device=CPU, epoch=0)
+        found = evaluate(model, Batches(batch), precision=None, device=CPU, epoch=0)
         assert found[1] == pytest.approx(accuracy, abs=1e-4)
         record = json.loads((tmp_path / f"{stem}.json").read_text())
         assert record["val_acc"] == pytest.approx(accuracy, abs=1e-4)
@@ -281,12 +280,22 @@ def test_rows_without_validation_have_empty_cells_and_the_end_is_validated(tmp_p
     assert float(rows[-1]["sum_lr"]) == pytest.approx(0.1 * 10)
 
 
+@pytest.mark.parametrize("images", [13, 2, 3])
+def test_parts_of_a_batch_have_at_least_two_images(tmp_path, images):
+    """BatchNorm cannot train on one whose maps are 1 x 1, nor could it be evaluated."""
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3))
+    sizes = []
+    model.register_forward_pre_hook(lambda m, x: sizes.append(len(x[0])) if m.training else None)
+    batches = Batches(random_batches(2, size=images))
+    run_fit(model, batches, batches, tmp_path / "x.pth", epochs=1, accumulate=4)
+    assert sizes == {13: [4, 3, 3, 3], 2: [2], 3: [3]}[images] * 2
+
+
 def test_accuracy_is_per_cent_over_all_images_of_uneven_batches():
     model = nn.Flatten()
     logits = torch.eye(3).view(3, 3, 1, 1)
     batches = [(logits, torch.tensor([0, 1, 0])), (logits[:1], torch.tensor([0]))]
-    autocast = partial(torch.autocast, "cpu", enabled=False)
-    loss, accuracy = evaluate(model, Batches(batches), autocast=autocast, device=CPU, epoch=0)
+    loss, accuracy = evaluate(model, Batches(batches), precision=None, device=CPU, epoch=0)
     assert accuracy == 75.0
     expected = nn.functional.cross_entropy(
         torch.cat([b.flatten(1) for b, _ in batches]), torch.cat([y for _, y in batches])
@@ -359,6 +368,37 @@ def test_device_that_is_not_here_is_one_line(name):
     with pytest.raises(InputError, match=name) as error:
         choose_device(name)
     assert "\n" not in str(error.value)
+
+
+def torchrun(monkeypatch, **changes):
+    """Pretend to be a process of torchrun's."""
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **changes}
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+
+
+def test_gpu_of_a_process_is_the_current_one_and_joins_its_group(monkeypatch):
+    current, joined = [], []
+    torchrun(monkeypatch, RANK="1", LOCAL_RANK="1")
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *a, **options: joined.append(options)
+    )
+    assert choose_device("cuda") == torch.device("cuda:1")
+    assert [options["device_id"] for options in joined] == current == [torch.device("cuda:1")]
+    monkeypatch.delenv("LOCAL_RANK")
+    choose_device("cuda:0")
+    assert current[1:] == [torch.device("cuda:0")]
+    assert len(joined) == 1  # a RANK alone is of something else
+
+
+def test_more_processes_than_gpus_is_one_line(monkeypatch):
+    torchrun(monkeypatch, RANK="1", LOCAL_RANK="1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match=r"^torchrun .* GPUs \(1\); give --nproc_per_node 1$"):
+        choose_device("cuda")
 
 
 @pytest.mark.gpu

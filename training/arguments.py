@@ -1,9 +1,7 @@
-"""Options that both training scripts have, and what the words in them mean on this machine."""
+"""Options that both training scripts have, and how a run follows from them."""
 
 import argparse
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,24 +9,71 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.loader import Loader
 from datasets.workers import usable_cores
-from safe_io import ArgumentParser, InputError, integer, number
+from safe_io import ArgumentParser, integer, number, say
 
 from . import distributed
+from .device import (
+    choose_precision,
+    one_line_when_not_compiled,
+    one_line_when_not_deterministic,
+    one_line_when_out_of_memory,
+)
 from .engine import fit
-from .record import Record, device_name, outputs
+from .record import Measure, Record, device_name
 from .runstate import MAY_CHANGE, RunState, stoppable
 from .schedule import OPTIMIZERS, learning_rate, make_optimizer
 
+Add = Callable[..., argparse.Action]
 
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """Add the options whose defaults are the same in both scripts."""
-    add = parser.add_argument_group("training").add_argument
-    add("--seed", type=integer(0), default=0, help="of initialisation, sample order, augmentation")
+
+def argument_groups(parser: ArgumentParser) -> tuple[Add, Add, Add, Add]:
+    """`add_argument` of the groups that --help shows: task, optimisation, machine, output."""
+    names = ("task", "optimisation", "machine", "output")
+    return tuple(parser.add_argument_group(name).add_argument for name in names)
+
+
+def add_run_arguments(optimisation: Add, machine: Add, output: Add) -> None:
+    """Add the options whose defaults are the same in both scripts to their groups."""
+    add_optimisation(optimisation)
+    add_device(machine)
+    machine(
+        "--amp",
+        choices=("auto", "off", "bf16", "fp16"),
+        default="auto",
+        help="mixed precision; auto: off on a CPU, bf16 on GPUs that have it, else fp16",
+    )
+    machine("--compile", action="store_true", help="compile the network (default: off)")
+    machine(
+        "--deterministic",
+        action="store_true",
+        help="only deterministic algorithms of PyTorch (default: off)",
+    )
+    add_workers(machine)
+    add_output(output)
+
+
+def add_optimisation(add: Add) -> None:
+    """Add how the steps are made and how many."""
+    add(
+        "--max_steps",
+        type=integer(1),
+        help="optimiser steps, instead of --max_epoch (default: off)",
+    )
+    add(
+        "--accumulate",
+        type=integer(1),
+        default=1,
+        help="parts that a batch is computed in, each of at least two images",
+    )
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum 0.9")
     add("--warmup_epochs", type=integer(0), default=0, help="epochs of linear warm-up")
-    add("--max_steps", type=integer(1), help="optimiser steps; overrides --max_epoch")
-    add("--accumulate", type=integer(1), default=1, help="parts that a batch is computed in")
+    add("--seed", type=integer(0), default=0, help="of initialisation, sample order, augmentation")
+
+
+def add_output(add: Add) -> None:
+    """Add what is written, printed and gone on from."""
     add(
         "--keep",
         choices=("best", "last", "both"),
@@ -36,86 +81,33 @@ def add_run_arguments(parser: ArgumentParser) -> None:
         help="epoch that is written: best validation accuracy, last, or both (X.pth, X_last.pth)",
     )
     add("--val_interval", type=integer(1), default=1, help="epochs from validation to validation")
-
-    add = parser.add_argument_group("machine").add_argument
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    add("--log_interval", type=integer(1), help="iterations from line to line (default: off)")
+    add("--resume", action="store_true", help="go on from X.resume, if there is one (default: off)")
     add(
-        "--amp",
-        choices=("auto", "off", "bf16", "fp16"),
-        default="auto",
-        help="mixed precision; auto: off on a CPU, bf16 on GPUs that have it, else fp16",
+        "--overwrite",
+        action="store_true",
+        help="begin anew although there is an X.resume (default: off)",
     )
-    workers = min(8, usable_cores())
-    add("--num_workers", type=integer(0), default=workers, help="processes that load images")
-    add("--compile", action="store_true", help="compile the network (torch.compile)")
-    add("--deterministic", action="store_true", help="only deterministic algorithms of PyTorch")
-    add("--log_interval", type=integer(1), help="print a line every so many iterations")
-
-    add = parser.add_argument_group("interruptions").add_argument
-    add("--resume", action="store_true", help="go on from X.resume, if there is one")
-    add("--overwrite", action="store_true", help="begin anew although there is an X.resume")
     add("--save_minutes", type=number(0), default=10, help="minutes from one X.resume to the next")
 
 
-def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """The device for `--device`, its settings made. Raises InputError for one that is not here.
-
-    Under torchrun it is the GPU of this process, and the process group is joined.
-    """
-    if deterministic:
-        # cuBLAS reads it when it is first used.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here: {reason}") from error
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = not deterministic
-    distributed.start(device)
-    return device
+def add_evaluation_arguments(parser: ArgumentParser) -> None:
+    """Add the options of commands that only evaluate a network."""
+    add = parser.add_argument
+    add("--batch_size", type=integer(1), default=256, help="images a batch")
+    add_workers(add)
+    add_device(add)
 
 
-@contextlib.contextmanager
-def one_line_when_out_of_memory() -> Iterator[None]:
-    """Turn the exception of a GPU that has not enough memory into InputError."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "the GPU has not enough memory for a batch; compute it in parts with --accumulate 2 "
-            "(or more), or give a smaller --batch_size"
-        ) from error
+def add_workers(add: Add) -> None:
+    """Add --num_workers."""
+    workers = min(8, usable_cores())
+    add("--num_workers", type=integer(0), default=workers, help="processes that load images")
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Type of the autocast regions for `--amp`; None: no mixed precision."""
-    if name == "auto" and device.type != "cuda":
-        name = "off"
-    if name == "auto":
-        name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def refuse_overwriting(inputs: Mapping[str, Path | None], path: Path, *, keep: str) -> None:
-    """Raise InputError where a run that writes `path` would write over a file it is given.
-
-    inputs: option -> file. keep: with "both", X_last.pth is written, too.
-    """
-    for output in outputs(path, keep).values():
-        for option, file in inputs.items():
-            if file is not None and output.resolve() == file.resolve():
-                raise InputError(
-                    f"the run would write {output}, which is given as {option}; give another name"
-                )
+def add_device(add: Add) -> None:
+    """Add --device."""
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
 
 
 def loading_options(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -133,22 +125,21 @@ def loading_options(args: argparse.Namespace, device: torch.device) -> dict[str,
 def fit_with_arguments(
     args: argparse.Namespace,
     model: nn.Module,
-    train_loader: Any,
-    val_loader: Any,
+    train_loader: Loader,
+    val_loader: Loader,
     *,
     path: Path,
     device: torch.device,
     facts: Mapping[str, Any],
-    measure: Callable[[], tuple[float | None, list[dict[str, Any]]]] | None = None,
+    measure: Measure | None = None,
     theta_r: str | None = None,
 ) -> list[Path]:
     """Train `model` as the command line says; return the checkpoints written.
 
     path: the checkpoint X.pth to write, locked by the caller. facts: what X.json records of this
-    script's own. measure: its transferability after every epoch (see Record), theta_r: SHA-256 of
-    the file that it is measured from.
+    script's own. measure: its transferability after every epoch, theta_r: SHA-256 of the file that
+    it is measured from.
     """
-    model.to(device, memory_format=torch.channels_last)
     facts = {
         **facts,
         "args": vars(args),
@@ -158,33 +149,31 @@ def fit_with_arguments(
         "seed": args.seed,
         "device": device_name(device),
     }
-    same = ("script", "classes", "train_images", "val_images", "parent_sha256")
-    config = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
-    config |= {key: facts[key] for key in same}
-    config |= {"processes": distributed.world_size(), "theta_r": theta_r}
+    say(
+        f"{args.arch} on {facts['device']}: {facts['train_images']} training and "
+        f"{facts['val_images']} validation images of {len(facts['classes'])} classes, "
+        f"{len(train_loader)} steps an epoch"
+    )
     # Only the first process writes.
     measure = measure if distributed.rank() == 0 else None
     record = Record(path, keep=args.keep, facts=facts, measure=measure)
+    config = same_when_resumed(args, facts, theta_r)
     state = RunState(path, config=config, save_minutes=args.save_minutes)
-    with stoppable(state), one_line_when_out_of_memory():
+    advice = "compute it in parts with --accumulate 2 (or more), or give a smaller --batch_size"
+    with (
+        stoppable(state),
+        one_line_when_not_compiled(args.compile),
+        one_line_when_out_of_memory(advice),
+        one_line_when_not_deterministic(),
+    ):
+        model.to(device, memory_format=torch.channels_last)
         fit(
             model,
             train_loader,
             val_loader,
             epochs=args.max_epoch,
             max_steps=args.max_steps,
-            optimizer=make_optimizer(
-                args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay
-            ),
-            learning_rate=partial(
-                learning_rate,
-                lr=args.lr,
-                scheduler=args.scheduler,
-                epochs=args.max_epoch,
-                steps_per_epoch=len(train_loader),
-                max_steps=args.max_steps,
-                warmup_epochs=args.warmup_epochs,
-            ),
+            **optimisation_of(args, model, steps_per_epoch=len(train_loader)),
             precision=choose_precision(args.amp, device),
             accumulate=args.accumulate,
             compiled=args.compile,
@@ -197,3 +186,33 @@ def fit_with_arguments(
             resume=args.resume,
         )
     return list(record.kept)
+
+
+def same_when_resumed(
+    args: argparse.Namespace, facts: Mapping[str, Any], theta_r: str | None
+) -> dict[str, Any]:
+    """The settings that must be the same when the run goes on (see RunState)."""
+    config = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
+    for key in ("script", "classes", "train_images", "val_images", "parent_sha256"):
+        config[key] = facts[key]
+    return {**config, "processes": distributed.world_size(), "theta_r": theta_r}
+
+
+def optimisation_of(
+    args: argparse.Namespace, model: nn.Module, *, steps_per_epoch: int
+) -> dict[str, Any]:
+    """Optimiser and learning rate, for `fit`."""
+    return {
+        "optimizer": make_optimizer(
+            args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay
+        ),
+        "learning_rate": partial(
+            learning_rate,
+            lr=args.lr,
+            scheduler=args.scheduler,
+            epochs=args.max_epoch,
+            steps_per_epoch=steps_per_epoch,
+            max_steps=args.max_steps,
+            warmup_epochs=args.warmup_epochs,
+        ),
+    }

@@ -3,7 +3,6 @@
 Without torchrun there is one process and every function here does nothing to its numbers.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,18 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from safe_io import InputError, SaidByFirst
+from safe_io import InputError, SaidByFirst, under_torchrun
 
 
 def start(device: torch.device) -> None:
     """Join the process group that torchrun describes, if it does; `device`: of this process."""
-    if "RANK" not in os.environ or distributed.is_initialized():
+    if not under_torchrun() or distributed.is_initialized():
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    # The others wait while the first one downloads or unpacks a data set.
+    cuda = device.type == "cuda"
     distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1)
+        "nccl" if cuda else "gloo",
+        # The others wait while the first one downloads or unpacks a data set.
+        timeout=timedelta(hours=1),
+        device_id=device if cuda else None,
     )
 
 
@@ -82,13 +82,13 @@ def on_first(function: Callable[[], Any]) -> Any:
 
 
 def sum_up(*numbers: Tensor) -> list[Tensor]:
-    """Each number summed over the processes."""
+    """Each number (a tensor of one element) summed over the processes; of truth values: any."""
     if world_size() == 1:
         return list(numbers)
-    summed = [number.clone() for number in numbers]
-    for number in summed:
-        distributed.all_reduce(number)
-    return summed
+    # In one message; float64 holds whole numbers up to 2^53.
+    summed = torch.stack([number.double() for number in numbers])
+    distributed.all_reduce(summed)
+    return [s.to(number.dtype) for s, number in zip(summed, numbers, strict=True)]
 
 
 def wait_for_all() -> None:

@@ -1,69 +1,38 @@
-"""The training loop of both scripts: one epoch, one evaluation, and `fit`, which joins them."""
+"""The training loop of both scripts: one step, one epoch, one evaluation, and `fit`, their sum."""
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from safe_io import InputError, Interrupted, say
+from safe_io import Interrupted, say
 
 from . import distributed
+from .device import mixed_precision
+from .progress import ProgressBar
 from .record import Record
 from .runstate import RunState
+from .tally import Tally
 
-Context = Callable[[], contextlib.AbstractContextManager]
 
+class Loader(Protocol):
+    """What the loop needs of a loader; see `datasets.loader.Loader`."""
 
-class Tally:
-    """Loss and hits, summed on the device: reading them would make the processor wait for a GPU."""
+    unreadable: list[str]
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss_sum = torch.zeros((), dtype=torch.float32, device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-        self.images = torch.zeros((), dtype=torch.int64, device=device)
-        self.iterations = 0
+    def __len__(self) -> int: ...
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add one batch, or a part of one; `loss` is its mean."""
-        loss, logits = loss.detach(), logits.detach()
-        self.loss_sum += loss.float() * len(labels)
-        self.hits += (logits.argmax(dim=1) == labels).sum()
-        self.images += len(labels)
-        bad = (self.first_bad < 0) & ~torch.isfinite(loss)
-        self.first_bad.masked_fill_(bad, self.iterations + 1)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
-    def read(self, epoch: int, *, all_processes: bool = False) -> tuple[float, float]:
-        """Mean loss, and accuracy in per cent, over the images of this process or of all.
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None: ...
 
-        Raises InputError with the first iteration (counted from 1) whose loss was not finite.
-        """
-        first_bad = self.first_bad.item()
-        if first_bad >= 0:
-            raise InputError(
-                f"the loss is not finite since epoch {epoch + 1}, iteration {first_bad}; "
-                "try a smaller --lr, --warmup_epochs 1 or --amp off"
-            )
-        sums = [self.loss_sum, self.hits, self.images]
-        loss, hits, images = distributed.sum_up(*sums) if all_processes else sums
-        count = max(images.item(), 1)
-        return loss.item() / count, 100.0 * hits.item() / count
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs, in plain types."""
-        return {key: v.cpu() if isinstance(v, Tensor) else v for key, v in vars(self).items()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        for key, value in state.items():
-            device = self.loss_sum.device
-            setattr(self, key, value.to(device) if isinstance(value, Tensor) else value)
+    def weight(self, batch: int) -> float: ...
 
 
 class Run:
@@ -115,20 +84,124 @@ class Run:
         self.tally.restore(state["tally"])
         self.record.restore(state["record"], at_epoch_end=self.batches == 0)
         self.model.load_state_dict(state["model"])
+        groups = zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
+        for saved, own in groups:
+            saved["fused"] = own["fused"]  # of this device, which may be another one
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.scaler.is_enabled() and state["scaler"]:  # {}: of one that was not enabled
+            self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
 
+class Saver:
+    """Brings to disk what a run leaves: its state within an epoch and after it, and the outputs.
+
+    Of several processes the first one writes. loaders: whose unreadable images are noted.
+    """
+
+    def __init__(self, run: Run, state: RunState, loaders: tuple[Loader, ...]) -> None:
+        self.run, self.state, self.loaders = run, state, loaders
+        self.writes = distributed.rank() == 0
+        self.start = time.monotonic()  # of what `run.seconds` does not hold
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this epoch, before an interruption and after it."""
+        return self.run.seconds + time.monotonic() - self.start
+
+    def note_unreadable(self) -> None:
+        """Put the loaders' unreadable images to those from before an interruption."""
+        found = {path for loader in self.loaders for path in loader.unreadable}
+        self.run.unreadable = sorted(found.union(self.run.unreadable))
+
+    def save_if_due(self) -> None:
+        """Save in mid-epoch, if it is time or a signal has come; raises Interrupted after that."""
+        if not self.state.is_due():
+            return
+        run = self.run
+        run.tally.read(run.epoch)  # a loss that is not finite must not get into the file
+        self.note_unreadable()
+        run.seconds, self.start = self.seconds, time.monotonic()
+        self.state.save(run.state())
+        if self.state.stop_signal is not None:
+            raise Interrupted(
+                f"interrupted in epoch {run.epoch + 1}, after iteration {run.batches}; the same "
+                "command with --resume goes on from there",
+                self.state.stop_signal,
+            )
+
+    def end_epoch(self, row: dict[str, Any], *, last: bool) -> None:
+        """Note and save the end of an epoch; row: of the record. last: the run ends here."""
+        self.run.record.add(row)
+        self.note_unreadable()
+        self.run.unreadable = distributed.union(self.run.unreadable)
+        self.run.start_epoch(self.run.epoch + 1)
+        if self.writes:
+            self.state.save(self.run.state())
+        self.write_outputs(last=last)
+
+    def write_outputs(self, *, last: bool) -> None:
+        """Bring the files of the record up to date."""
+        if self.writes:
+            parameters, unreadable = self.run.model.state_dict(), len(self.run.unreadable)
+            self.run.record.write(parameters, unreadable=unreadable, last=last)
+
+    def resume(self, total_steps: int) -> None:
+        """Go on from the saved state, if there is one."""
+        run, state = self.run, self.state.load()
+        distributed.wait_for_all()  # else the first process may save while others still load
+        if state is None:
+            return
+        run.restore(state)
+        say(f"resuming in epoch {run.epoch + 1}, after iteration {run.batches}")
+        if run.record.rows and run.batches == 0:
+            self.write_outputs(last=run.step == total_steps)
+
+
+def train_step(
+    model: nn.Module,
+    run: Run,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    precision: torch.dtype | None,
+    accumulate: int,
+    weight: float,
+) -> Tally:
+    """Change the parameters by one step; return what was counted. weight: see Loader.weight."""
+    run.optimizer.zero_grad(set_to_none=True)
+    # BatchNorm cannot train on a part of one image.
+    number = min(accumulate, max(1, len(labels) // 2))
+    parts = zip(images.tensor_split(number), labels.tensor_split(number), strict=True)
+    counted = Tally(run.device)
+    for i, (part, part_labels) in enumerate(parts, start=1):
+        with synchronised(model, i == number):
+            with mixed_precision(run.device, precision):
+                logits = model(part)
+                loss = F.cross_entropy(logits, part_labels)
+            share = weight * len(part_labels) / len(labels)
+            run.scaler.scale(loss * share).backward()
+        counted.add(loss, logits, part_labels)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return counted
+
+
+def synchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """Several processes exchange gradients with the last part of a batch only."""
+    wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
+    return model.no_sync() if wrapped and not last else contextlib.nullcontext()
+
+
 def train_one_epoch(
     model: nn.Module,
-    loader: Any,
+    loader: Loader,
     run: Run,
     *,
     learning_rate: Callable[[int], float],
-    autocast: Context,
+    precision: torch.dtype | None,
     last_step: int,
     accumulate: int,
     log_interval: int | None,
@@ -142,34 +215,19 @@ def train_one_epoch(
     model.train()
     bar = ProgressBar(loader, f"epoch {run.epoch + 1}", run.batches, last_step - run.step)
     for images, labels in bar:
-        weight = loader.weight(run.batches)
         run.lr = learning_rate(run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = run.lr
-        run.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
-        for i, (part, part_labels) in enumerate(parts, start=1):
-            with synchronised(model, i == len(parts)):
-                with autocast():
-                    logits = model(part)
-                    loss = F.cross_entropy(logits, part_labels)
-                share = weight * len(part_labels) / len(labels)
-                run.scaler.scale(loss * share).backward()
-            run.tally.add(loss, logits, part_labels)
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.tally.iterations += 1
+        weight = loader.weight(run.batches)
+        options = {"precision": precision, "accumulate": accumulate, "weight": weight}
+        run.tally.include(train_step(model, run, images, labels, **options))
         run.batches += 1
         run.step += 1
         run.sum_lr += run.lr
 
         if log_interval and run.batches % log_interval == 0:
-            loss_now, accuracy = run.tally.read(run.epoch)
             with bar.external_write_mode(file=sys.stdout):
-                say(
-                    f"epoch {run.epoch + 1}, iteration {run.batches}/{bar.total}: lr {run.lr:.6f}, "
-                    f"train loss {loss_now:.4f}, accuracy {accuracy:.2f} %"
-                )
+                say(iteration_line(run, bar.total))
         elif bar.is_due():
             bar.set_postfix_str(f"loss {run.tally.read(run.epoch)[0]:.4f}", refresh=False)
         after_step()
@@ -178,18 +236,12 @@ def train_one_epoch(
     bar.close()
 
 
-def synchronised(model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """Several processes exchange gradients with the last part of a batch only."""
-    wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
-    return model.no_sync() if wrapped and not last else contextlib.nullcontext()
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    loader: Any,
+    loader: Loader,
     *,
-    autocast: Context,
+    precision: torch.dtype | None,
     device: torch.device,
     epoch: int,
     after_batch: Callable[[], None] = lambda: None,
@@ -198,7 +250,7 @@ def evaluate(
     model.eval()
     tally = Tally(device)
     for images, labels in ProgressBar(loader, f"epoch {epoch + 1}, validation", 0, len(loader)):
-        with autocast():
+        with mixed_precision(device, precision):
             logits = model(images)
             loss = F.cross_entropy(logits, labels)
         tally.add(loss, logits, labels)
@@ -207,34 +259,10 @@ def evaluate(
     return tally.read(epoch, all_processes=True)
 
 
-class ProgressBar(tqdm):
-    """tqdm over a loader from batch `done` on, at most `steps` batches; silent off terminals."""
-
-    def __init__(self, loader: Any, name: str, done: int, steps: int) -> None:
-        hidden = not sys.stderr.isatty() or distributed.rank() > 0
-        super().__init__(
-            loader,
-            desc=name,
-            total=min(len(loader), done + steps),
-            initial=done,
-            disable=hidden,
-            leave=False,
-            ascii=True,
-        )
-        self.next_due = time.monotonic() + 2
-
-    def is_due(self) -> bool:
-        """Whether the bar is shown and two seconds have passed since it last was due."""
-        if self.disable or time.monotonic() < self.next_due:
-            return False
-        self.next_due = time.monotonic() + 2
-        return True
-
-
 def fit(
     model: nn.Module,
-    train_loader: Any,
-    val_loader: Any,
+    train_loader: Loader,
+    val_loader: Loader,
     *,
     epochs: int,
     max_steps: int | None,
@@ -259,114 +287,81 @@ def fit(
     of `state` if there is one. Raises InputError when the loss is no longer finite, and Interrupted
     after a signal, the state saved.
     """
-    steps_per_epoch = len(train_loader)
-    total_steps = max_steps or epochs * steps_per_epoch
-    epochs = -(-total_steps // steps_per_epoch)
+    steps = max_steps or epochs * len(train_loader)
+    epochs = -(-steps // len(train_loader))
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     run = Run(model, optimizer, scaler, record, device)
+    saver = Saver(run, state, (train_loader, val_loader))
     network = distributed.wrap(torch.compile(model) if compiled else model, device)
-    writes = distributed.rank() == 0
-    start = time.monotonic()
+    options = {"learning_rate": learning_rate, "precision": precision, "accumulate": accumulate}
+    options |= {"last_step": steps, "log_interval": log_interval, "after_step": saver.save_if_due}
+    train = partial(train_one_epoch, network, train_loader, run, **options)
+    options = {"precision": precision, "device": device, "after_batch": saver.save_if_due}
+    validate = partial(evaluate, network, val_loader, **options)
 
-    def autocast() -> contextlib.AbstractContextManager:
-        return torch.autocast(device.type, dtype=precision, enabled=precision is not None)
-
-    def note_unreadable() -> None:
-        # With those from before an interruption.
-        found = {*run.unreadable, *train_loader.unreadable, *val_loader.unreadable}
-        run.unreadable = sorted(found)
-
-    def write_outputs() -> None:
-        if writes:
-            last = run.step == total_steps
-            record.write(model.state_dict(), unreadable=len(run.unreadable), last=last)
-
-    def save() -> None:
-        run.tally.read(run.epoch)  # a loss that is not finite must not get into the file
-        note_unreadable()
-        run.seconds += time.monotonic() - start
-        if writes:
-            state.save(run.state())
-
-    def save_if_due() -> None:
-        nonlocal start
-        if not state.is_due():
-            return
-        save()
-        start = time.monotonic()
-        if state.stop_signal is not None:
-            raise Interrupted(
-                f"interrupted in epoch {run.epoch + 1}, after iteration {run.batches}; the same "
-                "command with --resume goes on from there",
-                state.stop_signal,
-            )
-
-    loaded = state.load() if resume else None
-    distributed.wait_for_all()
-    if loaded is not None:
-        run.restore(loaded)
-        if writes:
-            say(f"resuming in epoch {run.epoch + 1}, after iteration {run.batches}")
-        if record.rows and run.batches == 0:
-            write_outputs()
-
+    if resume:
+        saver.resume(steps)
     for epoch in range(run.epoch, epochs):
-        if epoch != run.epoch:
-            run.start_epoch(epoch)
-        start = time.monotonic()
-        if run.batches == 0:
-            # Dropout draws from the global generator; nothing else does.
-            torch.manual_seed(hash((seed, epoch, distributed.rank())) % 2**63)
+        if run.batches == 0 or distributed.rank() > 0:
+            seed_dropout(seed, epoch, run.batches)
         train_loader.set_epoch(epoch, first_batch=run.batches)
-        if run.batches < steps_per_epoch and run.step < total_steps:
-            train_one_epoch(
-                network,
-                train_loader,
-                run,
-                learning_rate=learning_rate,
-                autocast=autocast,
-                last_step=total_steps,
-                accumulate=accumulate,
-                log_interval=log_interval,
-                after_step=save_if_due,
-            )
-        train_loss, train_acc = run.tally.read(epoch, all_processes=True)
-        images = distributed.sum_up(run.tally.images)[0].item()
-        trained = run.seconds + time.monotonic() - start
-        val_loss = val_acc = None
-        if run.step == total_steps or (epoch + 1) % val_interval == 0:
-            distributed.share_buffers(model)
-            val_loss, val_acc = evaluate(
-                network,
-                val_loader,
-                autocast=autocast,
-                device=device,
-                epoch=epoch,
-                after_batch=save_if_due,
-            )
-        row = {
-            "epoch": epoch + 1,
-            "step": run.step,
-            "lr": run.lr,
-            "sum_lr": run.sum_lr,
-            "train_loss": train_loss,
-            "train_acc": train_acc,
-            "val_loss": val_loss,
-            "val_acc": val_acc,
-            "images_per_s": round(images / trained, 1),
-            "seconds": round(run.seconds + time.monotonic() - start, 2),
-        }
-        record.add(row)
-        note_unreadable()
-        run.unreadable = distributed.union(run.unreadable)
-        run.start_epoch(epoch + 1)
-        if writes:
-            state.save(run.state())
-        write_outputs()
-        if writes:
-            say(epoch_line(row, epochs))
-    if writes:
+        row = run_epoch(saver, train, validate, val_interval=val_interval, last_step=steps)
+        saver.end_epoch(row, last=run.step == steps)
+        say(epoch_line(row, epochs))
+    if saver.writes:
         state.remove()
+
+
+def run_epoch(
+    saver: Saver,
+    train: Callable[[], None],
+    validate: Callable[..., tuple[float, float]],
+    *,
+    val_interval: int,
+    last_step: int,
+) -> dict[str, Any]:
+    """Train and validate for an epoch, or what an interruption has left of it; return its row."""
+    run = saver.run
+    saver.start = time.monotonic()
+    if run.batches < len(saver.loaders[0]) and run.step < last_step:
+        train()
+    train_loss, train_acc = run.tally.read(run.epoch)
+    images_per_s = run.tally.images.item() / saver.seconds
+    val_loss = val_acc = None
+    if run.step == last_step or (run.epoch + 1) % val_interval == 0:
+        distributed.share_buffers(run.model)
+        val_loss, val_acc = validate(epoch=run.epoch)
+    return {
+        "epoch": run.epoch + 1,
+        "step": run.step,
+        "lr": run.lr,
+        "sum_lr": run.sum_lr,
+        "train_loss": train_loss,
+        "train_acc": train_acc,
+        "val_loss": val_loss,
+        "val_acc": val_acc,
+        "images_per_s": round(images_per_s, 1),
+        "seconds": round(saver.seconds, 2),
+    }
+
+
+def seed_dropout(seed: int, epoch: int, batches: int) -> None:
+    """Seed the global generator, from which dropout draws and nothing else.
+
+    batches: done in this epoch; the state that a run goes on from has only the first process's
+    generator, and the others need masks of their own.
+    """
+    place = (seed, epoch, distributed.rank(), *([batches] if batches else []))
+    torch.manual_seed(hash(place) % 2**63)
+
+
+def iteration_line(run: Run, iterations: int) -> str:
+    """Where an epoch of so many iterations is, for the console."""
+    loss, accuracy = run.tally.read(run.epoch)
+    return (
+        f"epoch {run.epoch + 1}, iteration {run.batches}/{iterations}: lr {run.lr:.6f}, "
+        f"train loss {loss:.4f}, accuracy {accuracy:.2f} %"
+    )
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:

@@ -37,12 +37,27 @@ LAYER_COLUMNS = (
     "distance_a_b",
     "transferability",
 )
+# Gives T of the parameters of the moment: overall (None where there is none), and a row per layer.
+Measure = Callable[[], tuple[float | None, list[dict[str, Any]]]]
 
 
 def outputs(path: Path, keep: str) -> dict[str, Path]:
     """The checkpoints that a run writes: "best" and "last" -> path."""
     last = beside(path, "_last.pth") if keep == "both" else path
     return {kept: file for kept, file in (("best", path), ("last", last)) if keep in (kept, "both")}
+
+
+def refuse_overwriting(inputs: Mapping[str, Path | None], path: Path, *, keep: str) -> None:
+    """Raise InputError where a run that writes `path` would write over a file it is given.
+
+    inputs: option -> file. keep: with "both", X_last.pth is written, too.
+    """
+    for output in outputs(path, keep).values():
+        for option, file in inputs.items():
+            if file is not None and output.resolve() == file.resolve():
+                raise InputError(
+                    f"the run would write {output}, which is given as {option}; give another name"
+                )
 
 
 class Record:
@@ -54,8 +69,7 @@ class Record:
 
     facts: what is known before training (script, args, arch, classes, train_images, val_images,
         seed, parent_sha256, device). Accuracies are per cent.
-    measure: gives the transferability of the parameters of the moment, overall (None where there is
-        none) and a row of LAYER_COLUMNS per layer, without the first three; X.csv has it in a
+    measure: its rows have LAYER_COLUMNS without the first three; X.csv has the overall value in a
         further column then, and X_layers.csv the layers.
     """
 
@@ -65,7 +79,7 @@ class Record:
         *,
         keep: str,
         facts: Mapping[str, Any],
-        measure: Callable[[], tuple[float | None, list[dict[str, Any]]]] | None = None,
+        measure: Measure | None = None,
     ) -> None:
         self.path = path
         self.measure = measure

@@ -1,11 +1,11 @@
-"""The state of an unfinished run: the file to resume from, the lock, the signals that end it."""
+"""The state of an unfinished run: the file to resume from, and the signals that end it."""
 
 import contextlib
 import glob
 import json
 import os
 import signal
-import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 from models import checkpoint
 from models.checkpoint import beside
-from safe_io import InputError, Interrupted, atomic_path, say, warn
+from safe_io import InputError, Interrupted, SaidByFirst, atomic_path, say, under_torchrun, warn
 
 from . import distributed
+from .lock import locked, start_time
 
 # What may differ between a run and its continuation: it changes no number on the same device.
 MAY_CHANGE = {
@@ -34,10 +35,6 @@ MAY_CHANGE = {
 }
 
 
-class Busy(InputError):
-    """Another run is writing the same files."""
-
-
 class RunState:
     """Saves and loads X.resume, and remembers that the run is asked to stop.
 
@@ -53,9 +50,12 @@ class RunState:
         self.last_save = time.monotonic()
         self.stop_signal: int | None = None
         self.newest_is_damaged = False
+        self.writes = distributed.rank() == 0
 
     def is_due(self) -> bool:
-        """Whether to save now, in the middle of an epoch."""
+        """Whether to save now, in the middle of an epoch, in the process that writes."""
+        if not self.writes:
+            return False
         late = time.monotonic() - self.last_save >= self.save_seconds
         return late or self.stop_signal is not None
 
@@ -145,8 +145,7 @@ def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: b
         ".lock",
     ):
         remove_half_written(beside(path, ending))
-    state = [beside(path, ending) for ending in (".resume", ".resume.prev")]
-    unfinished = [file for file in state if file.exists()]
+    unfinished = state_files(path)
     if unfinished and not resume and not overwrite:
         raise InputError(
             f"{unfinished[0]} is of an unfinished run; add --resume to go on, or --overwrite to "
@@ -161,10 +160,16 @@ def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: b
             check_settings(path, record, settings)
             say(f"{path} is finished; nothing to do")
             return False
-        say(f"no {state[0]} to resume from; starting anew")
+        say(f"no {beside(path, '.resume')} to resume from; starting anew")
     if path.exists() and not (resume and unfinished):
         say(f"{path} exists; it is replaced when the first epoch to keep is complete")
     return True
+
+
+def state_files(path: Path) -> list[Path]:
+    """The states of an unfinished run that writes X.pth, the newest first."""
+    files = [beside(path, ending) for ending in (".resume", ".resume.prev")]
+    return [file for file in files if file.exists()]
 
 
 def remove_half_written(path: Path) -> None:
@@ -199,124 +204,30 @@ def check_settings(path: Path, record: Mapping[str, Any], settings: Mapping[str,
 
 @contextlib.contextmanager
 def stoppable(state: RunState) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask `state` to stop; a second signal stops at once."""
+    """Let SIGINT and SIGTERM ask `state` to stop; a second signal stops at once.
+
+    Not under torchrun, which passes on a signal that its processes have had already. The first of
+    them saves and leaves after its step, for which it needs the others; then they fail, or torchrun
+    kills them.
+    """
+    repeated = under_torchrun()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if state.stop_signal is not None:
+        if state.stop_signal is not None and not repeated:
             raise Interrupted("stopped at once; --resume goes on from the last state", number)
-        state.stop_signal = number
+        if state.stop_signal is None and sys.stderr.isatty():
+            # print() may be at work where the signal comes.
+            os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
+        state.stop_signal = state.stop_signal or number
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield
+    except RuntimeError as error:
+        if state.writes or state.stop_signal is None:
+            raise
+        raise SaidByFirst("the first process has left") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold X.lock while a run writes X.pth. Raises InputError while another run holds it.
-
-    A lock file and not flock, which the processes that load images would inherit.
-    """
-    file = beside(path, ".lock")
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_time(os.getpid())}
-    for _ in range(2):
-        try:
-            create(file, json.dumps(me))
-            break
-        except FileExistsError:
-            holder = read_lock(file)
-            if is_running(holder):
-                raise Busy(
-                    f"{path} is being written by process {holder.get('pid')} on "
-                    f"{holder.get('host')}; wait for it, give another name, or remove {file} if "
-                    "that process is gone"
-                ) from None
-            remove_stale(file, holder)
-        except OSError as error:
-            raise InputError(f"cannot write {file}: {error.strerror}") from error
-    else:
-        raise Busy(f"another run has just taken {file}; give another name")
-    try:
-        yield
-    finally:
-        if read_lock(file) == me:
-            file.unlink(missing_ok=True)
-
-
-def create(file: Path, text: str) -> None:
-    """Create `file` with `text`; raises FileExistsError where it exists, OSError on a full disk."""
-    # Linked when it is complete: an empty lock would be taken for a stale one.
-    mine = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        mine.write_text(text, encoding="utf-8")
-        try:
-            os.link(mine, file)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            with open(file, "x", encoding="utf-8") as lock:
-                lock.write(text)
-    finally:
-        mine.unlink(missing_ok=True)
-
-
-def remove_stale(file: Path, holder: Mapping[str, Any]) -> None:
-    """Remove a lock whose holder is gone, but not one that has just taken its place."""
-    # Only one of several runs that have seen the stale lock can rename it.
-    mine = file.with_name(f".{file.name}.stale.{os.getpid()}.tmp")
-    try:
-        os.replace(file, mine)
-    except FileNotFoundError:
-        return
-    try:
-        if read_lock(mine) != holder:
-            with contextlib.suppress(FileExistsError):
-                create(file, mine.read_text(encoding="utf-8"))
-    finally:
-        mine.unlink()
-
-
-def read_lock(file: Path) -> dict[str, Any]:
-    """Who holds the lock; {} for a file that does not say."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
-def is_running(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that holds a lock still runs; yes for one on another host."""
-    if not holder:
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True
-    pid = holder.get("pid")
-    started = start_time(pid) if isinstance(pid, int) else None
-    return started is not None and started == holder.get("started")
-
-
-def start_time(pid: int) -> str | None:
-    """When a process started (ticks since boot), None for one that is gone or a zombie.
-
-    It tells a process from a later one with the same number. Without /proc: only whether there is
-    such a process.
-    """
-    try:
-        # The second field, the name, is in parentheses and may hold blanks.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self").exists():
-            return None
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return "unknown"
-    except (OSError, ValueError):
-        return None
-    return "unknown"

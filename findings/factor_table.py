@@ -52,7 +52,7 @@ RULER = ("sha256", "source", "image_size")
 SAME = 0.01
 
 
-class Table(NamedTuple):
+class FactorTable(NamedTuple):
     """Column names in the order of the file, and the rows, all values as text.
 
     comments: how many records (the header and rows) stand above a comment, and the comment.
@@ -63,7 +63,7 @@ class Table(NamedTuple):
     comments: list[tuple[int, str]]
 
 
-def read(path: Path) -> Table:
+def read(path: Path) -> FactorTable:
     """The table in a file; an empty one where there is no file or nothing in it.
 
     Raises InputError for a file that is no table of this kind.
@@ -82,7 +82,7 @@ def read(path: Path) -> Table:
                     rows.append(dict(zip(columns, record, strict=True)))
             columns = columns or list(COLUMNS)
     except FileNotFoundError:
-        return Table(list(COLUMNS), [], [])
+        return FactorTable(list(COLUMNS), [], [])
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -95,7 +95,7 @@ def read(path: Path) -> Table:
         )
     if len(set(columns)) < len(columns):
         raise InputError(f"{path} has two columns of one name")
-    return Table(columns, rows, comments)
+    return FactorTable(columns, rows, comments)
 
 
 def records(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
@@ -126,7 +126,7 @@ def text(value: object) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def check_ruler(path: Path, table: Table, row: Mapping[str, object]) -> None:
+def check_ruler(path: Path, table: FactorTable, row: Mapping[str, object]) -> None:
     """Raise InputError where another row has G by another ruler for the same network and source.
 
     row: the columns of KEY and RULER, and bandwidth2. With other source images under the same name,
@@ -167,7 +167,7 @@ def put(path: Path, row: Mapping[str, object]) -> bool:
     return old is not None
 
 
-def written(table: Table) -> str:
+def written(table: FactorTable) -> str:
     """The table as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, table.columns, lineterminator="\n")

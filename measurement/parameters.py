@@ -1,4 +1,4 @@
-"""The parameters that step 3 compares: where they come from, and what is wrong with them."""
+"""theta_r and theta_A, against which step 3 measures, and the files that it measures unasked."""
 
 import re
 from pathlib import Path
@@ -6,21 +6,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-import report
 from models import ARCHS, build, checkpoint
 from models.checkpoint import Checkpoint
-from models.layers import Layer, check_same_network, identify, num_classes, partition
+from models.layers import check_same_network, identify, num_classes, partition
 from safe_io import InputError, warn
 
+from .records import warn_of_other_parent
+
 SHIPPED = checkpoint.CKPT_DIR / "shipped"
-# What step 3 measures when it is told nothing: theta_r, theta_A and the files of theta_FB.
-SHIPPED_R = SHIPPED / "random_init_model.pth"
-SHIPPED_A = SHIPPED / "tiny_imagenet_model.pth"
-SHIPPED_B = (SHIPPED / "cifar10_model.pth", SHIPPED / "cifar10_500_model.pth")
+SHIPPED_PLOT = checkpoint.CKPT_DIR / "shipped_transferability.png"
 
 
 class Pair(NamedTuple):
-    """theta_r and theta_A, against which every theta_FB is measured."""
+    """theta_r and theta_A of one network, against which every theta_FB is measured.
+
+    arch: its name (one of ARCHS), or words where it is not known.
+    r_is_substitute: theta_r was drawn here and is not what theta_A was trained from.
+    """
 
     r: Checkpoint
     a: Checkpoint
@@ -36,6 +38,19 @@ class Pair(NamedTuple):
             "a": str(self.a.path),
             "r_is_substitute": self.r_is_substitute,
         }
+
+
+def shipped_files() -> tuple[str, str, list[str]]:
+    """Names of theta_r, theta_A and the files of theta_FB that step 3 measures by default.
+
+    Raises InputError where one of them is missing or damaged.
+    """
+    check_shipped()
+    r, a, *b = (
+        str(SHIPPED / f"{name}_model.pth")
+        for name in ("random_init", "tiny_imagenet", "cifar10", "cifar10_500")
+    )
+    return r, a, b
 
 
 def check_shipped() -> None:
@@ -64,20 +79,27 @@ def read_pair(r_name: str, a_name: str, *, arch: str | None) -> Pair:
             f"own, and the last one ({grouped.head}) is taken for the classifier"
         )
     is_substitute = r_name.startswith("random:")
-    if is_substitute:
-        r = substitute(r_name, arch, a)
-    else:
-        r = checkpoint.read(checkpoint.locate(r_name))
-        report.warn_of_other_parent(a.path, r.path)
-    # Said once, and not for every file of theta_FB.
-    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=str(r.path))
+    r = substitute(r_name, arch, a) if is_substitute else read_r(checkpoint.locate(r_name), a)
     return Pair(r, a, arch, is_substitute)
+
+
+def read_r(path: Path, a: Checkpoint) -> Checkpoint:
+    """Read theta_r; warn where the record of `a` says that it was trained from another file.
+
+    Raises InputError where it is of another network than `a`.
+    """
+    r = checkpoint.read(path)
+    warn_of_other_parent(a.path, path)
+    # Said here once, and not for every file of theta_FB.
+    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=str(path))
+    return r
 
 
 def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
     """The standard random initialisation of `arch`, for an A whose own theta_r is unknown.
 
-    name: random:SEED.
+    name: random:SEED. Raises InputError for another seed than a whole number, and where `arch` has
+    no standard initialisation or is not the network of `a`.
     """
     seed = name.removeprefix("random:")
     if not re.fullmatch("[0-9]{1,18}", seed):
@@ -86,13 +108,6 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
         raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
     torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.shapes) or 1000).state_dict()
-    return Checkpoint(Path(name), theta_r, container="")
-
-
-def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
-    """Say which file and tensor holds NaN or infinity."""
-    for file in checkpoints:
-        for key in layer.tensors:
-            if not torch.isfinite(file.tensors[key]).all():
-                return f"{file.path}: {key} holds NaN or infinity; the training has diverged"
-    return f"the values of {layer.name} are too large to compare"
+    r = Checkpoint(Path(name), theta_r, container="")
+    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=name)
+    return r

@@ -1,0 +1,89 @@
+"""What cannot be measured or is no number (an error), and what may not mean what it seems to."""
+
+import math
+import statistics
+
+import torch
+from torch import Tensor
+
+from models.checkpoint import Checkpoint
+from models.layers import Layer, check_same_network
+from safe_io import InputError, warn
+
+from .results import Result
+
+# Where training scripts keep a moving average of the parameters.
+EMA_CONTAINERS = ("model_ema", "ema")
+
+
+def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
+    """Raise InputError where the files are of different networks, or A and B are one file."""
+    if a.path.resolve() == b.path.resolve():
+        raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
+    for other in (r, b):
+        check_same_network(a.shapes, other.shapes, name_a=str(a.path), name_other=str(other.path))
+
+
+def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
+    """Raise InputError where the files hold values that are not finite, or where nothing moved."""
+    measured = [x for x in result.layers if not x.layer.is_classifier]
+    for x in measured:
+        if not math.isfinite(x.distance_r_b + x.distance_a_b + x.distance_r_a):
+            raise InputError(find_not_finite((r, a, b), x.layer))
+    if not measured:
+        raise InputError(f"{a.path} has no layers to compare beside a classifier")
+    if all(x.distance_r_a == 0 for x in measured):
+        raise InputError(f"{r.path} and {a.path} hold the same parameters; check -r and -a")
+    if all(x.distance_a_b == 0 for x in measured):
+        raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
+    # No sum or mean of values below this overflows.
+    if not result.values() or max(result.values()) > 1e100:
+        raise InputError(f"{b.path} hardly differs from {a.path}: T is too large for a number")
+
+
+def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
+    """Say which file and tensor holds NaN or infinity."""
+    for file in checkpoints:
+        for key in layer.tensors:
+            if not torch.isfinite(file.tensors[key]).all():
+                return f"{file.path}: {key} holds NaN or infinity; the training has diverged"
+    return f"the values of {layer.name} are too large to compare"
+
+
+def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
+    """Warn where the numbers are right but may not mean what they seem to."""
+    if a.container in EMA_CONTAINERS and b.container not in EMA_CONTAINERS:
+        warn(f"{a.path} is a moving average ({a.container}) and {b.path} is not; compare like")
+    if all(value < 1 for value in result.values()):
+        warn(
+            f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
+            "otherwise check that -r and -a are not exchanged"
+        )
+    coarse = []
+    for x in result.layers:
+        if x.layer.is_classifier or not x.moved:
+            continue
+        steps = [
+            max(rounding_step(file.tensors[key]) for file in (a, b)) for key in x.layer.tensors
+        ]
+        if x.distance_a_b < 10 * statistics.fmean(steps):
+            coarse.append(x.layer.name)
+    if coarse:
+        warn(
+            f"{', '.join(coarse)} moved by less than ten rounding steps of the precision that "
+            f"{a.path} or {b.path} is stored in; T of these layers is inexact"
+        )
+
+
+def rounding_step(x: Tensor) -> float:
+    """Mean distance between the elements of `x` and the next larger numbers of its type.
+
+    0 for float32 and float64, whose steps are far below what fine-tuning moves.
+    """
+    type_ = torch.finfo(x.dtype)
+    if type_.bits > 16:
+        return 0.0
+    # Below the smallest normal number the steps are all alike; frexp says 0 for 0.
+    least = round(math.log2(type_.tiny))
+    exponents = (torch.frexp(x.float()).exponent - 1).masked_fill_(x == 0, least).clamp_min_(least)
+    return type_.eps * torch.exp2(exponents.double()).mean().item()

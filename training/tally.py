@@ -1,0 +1,70 @@
+"""Loss and accuracy of an epoch, counted on the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safe_io import InputError
+
+from . import distributed
+
+
+class Tally:
+    """Loss and hits, summed on the device: reading them would make the processor wait for a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss_sum = torch.zeros((), dtype=torch.float32, device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self.images = torch.zeros((), dtype=torch.int64, device=device)
+        self.iterations = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add one batch, or a part of one; `loss` is its mean."""
+        loss, logits = loss.detach(), logits.detach()
+        self.loss_sum += loss.float() * len(labels)
+        self.hits += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
+        bad = (self.first_bad < 0) & ~torch.isfinite(loss)
+        self.first_bad.masked_fill_(bad, self.iterations + 1)
+
+    def include(self, iteration: "Tally") -> None:
+        """Add what all processes have counted in one iteration, each of its own images.
+
+        What is saved in mid-epoch, by the first process alone, is then complete.
+        """
+        own = (iteration.loss_sum, iteration.hits, iteration.images, iteration.first_bad > 0)
+        loss_sum, hits, images, bad = distributed.sum_up(*own)
+        self.loss_sum += loss_sum
+        self.hits += hits
+        self.images += images
+        self.iterations += 1
+        self.first_bad.masked_fill_((self.first_bad < 0) & bad, self.iterations)
+
+    def read(self, epoch: int, *, all_processes: bool = False) -> tuple[float, float]:
+        """Mean loss, and accuracy in per cent, over the images of this process or of all.
+
+        Raises InputError with the first iteration (counted from 1) whose loss was not finite.
+        """
+        first_bad = self.first_bad.item()
+        if first_bad >= 0:
+            raise InputError(
+                f"the loss is not finite since epoch {epoch + 1}, iteration {first_bad}; "
+                "try a smaller --lr, --warmup_epochs 1 or --amp off"
+            )
+        sums = [self.loss_sum, self.hits, self.images]
+        loss, hits, images = distributed.sum_up(*sums) if all_processes else sums
+        count = max(images.item(), 1)
+        return loss.item() / count, 100.0 * hits.item() / count
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, in plain types."""
+        return {key: v.cpu() if isinstance(v, Tensor) else v for key, v in vars(self).items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        for key, value in state.items():
+            device = self.loss_sum.device
+            setattr(self, key, value.to(device) if isinstance(value, Tensor) else value)
