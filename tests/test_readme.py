@@ -24,7 +24,9 @@ from safe_io import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
-    name for name in ("README.md", "CONTRIBUTING.md", "ckpt/README.md", "datasets/README.md") if (ROOT / name).exists()
+    name
+    for name in ("README.md", "CONTRIBUTING.md", "ckpt/README.md", "datasets/README.md")
+    if (ROOT / name).exists()
 ]
 SCRIPTS = ("pretrain_on_ImageNet.py", "finetune.py", "cal_transferability.py")
 OTHERS = (
