@@ -1,6 +1,7 @@
 """G, Frechet distance and D of images made odd, with the time and memory that they take.
 
     python benchmarks/factors.py -a A.pth --source_dir DIR --data_dir DIR [--samples N]
+        [--image_size S]
 
 `python -m findings factors` on real images, in a process each: the data set as it is; N images of
 each class of it, unchanged, without colour, inverted, and blurred; and one half of the source's
@@ -64,7 +65,7 @@ def write_halves(source: Path, out: Path) -> None:
 def measure(label: str, source: list, target: list, args: argparse.Namespace, table: Path) -> None:
     """Run the command and print a row of the table."""
     command = [sys.executable, "-m", "findings", "factors", "-a", args.a, "--csv", table]
-    command += ["--num_workers", "0", *source, *target]
+    command += ["--num_workers", "0", "--image_size", args.image_size, *source, *target]
     start = time.monotonic()
     words = [str(word) for word in command]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--source_dir", type=Path, required=True, help="images of theta_A")
     parser.add_argument("--data_dir", type=Path, required=True, help="images of the target")
     parser.add_argument("--samples", type=int, default=500, help="of each class, changed")
+    parser.add_argument("--image_size", type=int, default=32, help="of pre-training")
     args = parser.parse_args()
     args.a = args.a.resolve()
     source = ["--source_dir", args.source_dir.resolve()]

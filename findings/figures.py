@@ -70,7 +70,7 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
             for i, value in enumerate(values):
                 rows = columns[others[0]] == value
                 draw_line(axes, log_x[rows], log_t[rows], line_style(i), f"{value:,.10g} {word}")
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="upper center")
             axes.set_title(f"at equal numbers of {word}, {len(log_t)} rows")
         else:
             slope = draw_line(axes, log_x, log_t, line_style(0))
@@ -82,6 +82,10 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
         ticks = np.unique(columns[size])
         if size == "steps" and len(ticks) <= TICKS:
             label_values(axes.xaxis, ticks)
+    if any(axes.get_legend() for axes in panels):
+        # Room for the legends, above all points. The panels share the axis.
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(low, high * (high / low) ** 0.4)
     return figure
 
 

@@ -25,7 +25,13 @@ from safe_io import InputError
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     name
-    for name in ("README.md", "CONTRIBUTING.md", "ckpt/README.md", "datasets/README.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "ckpt/README.md",
+        "datasets/README.md",
+        "findings/README.md",
+    )
     if (ROOT / name).exists()
 ]
 SCRIPTS = ("pretrain_on_ImageNet.py", "finetune.py", "cal_transferability.py")
@@ -37,7 +43,7 @@ OTHERS = (
 )
 # Documented paths that are not in the repository: what the programs write, and the user's files.
 OUTPUTS = (
-    *("ckpt/*", "build/*", ".venv/*", "shipped/", "logs/", "./model.pth"),
+    *("ckpt/*", "build/*", ".venv/*", "shipped/", "logs/", "./model.pth", "study/*"),
     *("results.csv", "X.csv", "X_layers.csv"),
 )
 # Words that the reader replaces. An underscore joins them to a name: NAME_transferability.png.

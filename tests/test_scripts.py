@@ -143,7 +143,7 @@ def test_log_in_a_file_has_a_line_per_epoch_and_no_carriage_return(trained):
     log = (trained / "pretrain_on_ImageNet.py.log").read_text()
     assert "\r" not in log
     assert len(re.findall(r"^epoch \d/4 ", log, re.MULTILINE)) == 4
-    assert len(log.splitlines()) == 4 + 2
+    assert len(log.splitlines()) == 1 + 4 + 2  # what is trained, the epochs, the two files
     assert f"theta_A: {trained / 'a.pth'}" in log
     log = (trained / "finetune.py.log").read_text()
     assert "all tensors loaded but fc.weight, fc.bias (new: 4 classes)" in log
