@@ -3,6 +3,7 @@
     python -m findings figures results.csv --out DIR
     python -m findings figures --json T.json MORE.json --out DIR
     python -m findings figures --json T.json --null T0.json --out DIR
+    python -m findings figures --along X.csv MORE.csv --out DIR
 
 What the input allows is drawn. Of a table, whose columns are those of the regression: `scaling`, T
 against images and steps on logarithmic axes with lines and their 95 % intervals, one for every
@@ -13,6 +14,8 @@ independent random start) and T / T0.
 Of the table of a study: `scaling`; `layers`, a panel per number of images; `depth`, T, T0 and
 T / T0 over the blocks; `predicted`, T as predicted from N and S and as measured; `regression` with
 --predictors or --with only.
+
+Of the X.csv of runs with `finetune.py -r`: `along`, T after every epoch (see findings.along).
 """
 
 import math
@@ -28,6 +31,7 @@ from measurement.figure import draw_curve, save_figure
 from safe_io import ArgumentParser, InputError, say
 
 from . import study_figures
+from .along import draw_ways, read_way
 from .intervals import import_statsmodels
 from .least_squares import LOG
 from .panels import (
@@ -284,6 +288,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--json", nargs="+", type=Path, default=[], help="files of step 3")
     parser.add_argument("--null", nargs="+", type=Path, default=[], help="those with T0")
+    parser.add_argument("--along", nargs="+", type=Path, default=[], help="X.csv of finetune.py -r")
     add_predictor_options(parser)
     args = parser.parse_args(argv)
     if args.null and not args.json:
@@ -300,8 +305,10 @@ def main(argv: list[str]) -> None:
     if args.null:
         null = [profile for path in args.null for profile in read_profiles(path)]
         figures["null"] = draw_null(profiles, null)
+    if args.along:
+        figures["along"] = draw_ways([read_way(path) for path in args.along])
     if not figures:
-        raise InputError("nothing to draw; give a table with T and N or steps, or --json")
+        raise InputError("nothing to draw; give a table with T and N or steps, --json or --along")
     write(figures, args.out)
 
 

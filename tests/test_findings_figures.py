@@ -436,7 +436,7 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     other = write_json(tmp_path / "O.json", result("o", [4.0, 6.0, 1.0]))
     out = ("--out", tmp_path / "out")
     for options, message in (
-        (out, "nothing to draw; give a table with T and N or steps, or --json"),
+        (out, "nothing to draw; give a table with T and N or steps, --json or --along"),
         ((table,), "arguments are required: --out"),
         ((table, "--null", t, *out), "--null needs --json"),
         (("--json", t, "--null", other, *out), "--null: b and o have other layers"),
