@@ -43,7 +43,7 @@ experiment: .venv/installed
 	$(RUN) figures/results.py ckpt --plot ckpt/results.png
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
