@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from findings.panels import make_figure
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.figure import draw_curve, save_figure
+from measurement.figure import draw_curve, make_figure, save_figure
 from safe_io import run, say
 
 FIGURE = Path(__file__).resolve().with_suffix(".png")

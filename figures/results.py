@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from findings.intervals import mean_interval
-from findings.panels import make_figure
 from findings.profiles import read_json
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.figure import draw_curve, save_figure
+from measurement.figure import draw_curve, make_figure, save_figure
 from safe_io import ArgumentParser, InputError, run, say
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from measurement.figure import make_figure
 from safe_io import InputError
 
-from .panels import STYLES, T_LABEL, label_decades, line_style, make_figure
+from .panels import STYLES, T_LABEL, label_decades, line_style
 from .profiles import read_json
 from .table import read_column, read_table
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from measurement.figure import draw_curve, save_figure
+from measurement.figure import draw_curve, make_figure, save_figure
 from safe_io import ArgumentParser, InputError, say
 
 from . import study_figures
@@ -40,7 +40,6 @@ from .panels import (
     label_decades,
     label_values,
     line_style,
-    make_figure,
 )
 from .profiles import Profile, read_profiles
 from .regression import DEFAULT, Regression, add_predictor_options, regress

@@ -1,17 +1,13 @@
-"""What the figures have in common: a grid of panels, lines told apart without colour, axes."""
+"""What the figures have in common: lines told apart without colour, and their axes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from measurement.figure import draw_curve
 
-# Inches, as in the figures of step 3.
-PANEL = (5, 3.2)
-COLUMNS = 3
 # Marker, line and colour of the lines in one panel. In greyscale the colours are a dark, a light
 # and a middle grey, and black.
 STYLES = (("o", "-", "C0"), ("s", "--", "C1"), ("^", "-.", "C2"), ("D", ":", "black"))
@@ -25,14 +21,6 @@ class Curve(NamedTuple):
     style: int
     values: Sequence[float]
     deviations: Sequence[float] | None = None
-
-
-def make_figure(panels: int, columns: int = COLUMNS) -> tuple[Figure, list[Any]]:
-    """An empty figure and its axes, at most `columns` in a row."""
-    columns = min(panels, columns)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
 def line_style(number: int) -> dict[str, Any]:

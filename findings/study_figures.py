@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from measurement.figure import COLUMNS, make_figure
 from safe_io import InputError
 
 from .depth import BUDGET, layer_columns, profile, ratio
 from .panels import (
-    COLUMNS,
     STYLES,
     T_LABEL,
     Curve,
     draw_curves,
     label_decades,
     line_style,
-    make_figure,
 )
 from .regression import regress
 from .table import TASK, Row, Table, group_rows, read_column, settings

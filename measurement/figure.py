@@ -8,6 +8,10 @@ from safe_io import InputError, atomic_path
 
 from .results import Group, Result
 
+# Inches of a panel, and panels in a row: of every figure.
+PANEL = (5, 3.2)
+COLUMNS = 3
+
 
 def default_path(results: list[Result]) -> Path:
     """NAME_transferability.png beside the first file that was measured."""
@@ -21,22 +25,8 @@ def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show:
     One panel for every file, or one for all with a band of one standard deviation if they are
     `seeds` of one experiment. Raises InputError for a format that matplotlib cannot write.
     """
-    try:
-        from matplotlib import figure as figures
-    except ImportError as error:
-        raise InputError(f"no figure: {error}; install matplotlib or add --no_plot") from error
-
-    panels = 1 if seeds else len(results)
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    make_figure = figures.Figure
-    if show:
-        from matplotlib import pyplot
-
-        make_figure = pyplot.figure
-    figure = make_figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
-    for i in range(panels):
-        axes = figure.add_subplot(rows, columns, i + 1)
+    figure, panels = make_figure(1 if seeds else len(results), show=show)
+    for i, axes in enumerate(panels):
         if seeds:
             draw_curve(axes, seeds.means, seeds.deviations)
             axes.set_title(f"{seeds.count} files (mean {seeds.transferability:.2f})")
@@ -48,7 +38,29 @@ def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show:
     if path is not None:
         save_figure(figure, path)
     if show:
+        from matplotlib import pyplot
+
         pyplot.show()
+
+
+def make_figure(panels: int, columns: int = COLUMNS, *, show: bool = False) -> tuple[Any, list]:
+    """An empty figure and its axes, at most `columns` in a row; show: for pyplot to show.
+
+    Raises InputError where matplotlib is not installed.
+    """
+    try:
+        from matplotlib import figure as figures
+    except ImportError as error:
+        raise InputError(f"no figure: {error}; install matplotlib or add --no_plot") from error
+    create = figures.Figure
+    if show:
+        from matplotlib import pyplot
+
+        create = pyplot.figure
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
+    figure = create(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
 def draw_curve(axes: Any, values: list[float], deviations: list[float] | None = None) -> None:
