@@ -4,7 +4,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: reproduce experiment test lint
+.PHONY: reproduce experiment test test-all lint
 
 # Step 3 on the shipped checkpoints, its values compared with the README's.
 reproduce: .venv/installed
@@ -43,7 +43,11 @@ experiment: .venv/installed
 	$(RUN) figures/results.py ckpt --plot ckpt/results.png
 
 test: lint
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+
+# With the long tests, and more examples of every property.
+test-all: lint
+	HYPOTHESIS_PROFILE=long $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -23,16 +23,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from measurement import figure, report
-from measurement.doubts import check_comparable, check_measured, warn_of_doubts
-from measurement.outputs import check_outputs
-from measurement.parameters import SHIPPED_PLOT, Pair, read_pair, shipped_files
-from measurement.records import warn_of_other_budgets, warn_of_other_parent
+from console import ArgumentParser, InputError, complain, integer, run, say, warn
+from measurement import plot, report
+from measurement.checks import (
+    check_comparable,
+    check_measured,
+    check_outputs,
+    warn_of_doubts,
+    warn_of_other_budgets,
+    warn_of_other_parent,
+)
+from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
 from measurement.results import LayerResult, Result, group
-from models import ARCHS, checkpoint
+from models import ARCHS, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.layers import Layer, layers_to_compare, num_classes
-from safe_io import ArgumentParser, InputError, atomic_write, complain, integer, run, say, warn
+from safe_io import atomic_write
 
 # A state dict: key -> tensor on the CPU. Weights have the shape [outputs, inputs, ...].
 Theta = Mapping[str, Tensor]
@@ -120,7 +126,7 @@ def measure_files(
 
 def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
-    b = checkpoint.read(checkpoint.locate(name))
+    b = checkpoint.read(paths.locate(name))
     found = num_classes(b.shapes)
     if classes not in (None, found):
         raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
@@ -165,8 +171,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.b is None:
         args.r, args.a, args.b = shipped_files()
         args.plot = None if args.no_plot else args.plot or SHIPPED_PLOT
-    names = checkpoint.expand(args.b)
-    inputs = [checkpoint.place(name) for name in (args.r, args.a, *names)]
+    names = paths.expand(args.b)
+    inputs = [paths.path_of(name) for name in (args.r, args.a, *names)]
     outputs = check_outputs((args.json, args.csv, args.plot), inputs)
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
@@ -185,14 +191,14 @@ def main(argv: list[str] | None = None) -> int:
         report.print_group(seeds)
 
     if not args.plot and not args.no_plot:
-        args.plot = figure.default_path(results)
+        args.plot = plot.default_path(results)
         outputs = check_outputs((args.json, args.csv, args.plot), inputs)
     if args.json:
         atomic_write(args.json, report.to_json(facts, results, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(results))
     if args.plot or args.show:
-        figure.draw(results, seeds, args.plot, show=args.show)
+        plot.draw(results, seeds, args.plot, show=args.show)
     for path in outputs:
         say(path.resolve())
     return 0 if len(results) == len(names) else 1

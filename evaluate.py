@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from console import ArgumentParser, InputError, integer, run, say
 from datasets import DATASETS, load
 from datasets.loader import make_loader
-from models import ARCHS, build, checkpoint, default_image_size
+from models import ARCHS, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
 from models.layers import num_classes
 from models.pretrained import architecture
-from safe_io import ArgumentParser, InputError, integer, run, say
 from training.arguments import add_evaluation_arguments
 from training.device import choose_device, one_line_when_out_of_memory
 from training.engine import evaluate
@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    path = checkpoint.locate(args.b)
+    path = paths.locate(args.b)
     loss, accuracy, count = evaluate_file(
         path,
         arch=args.arch,

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import torch
 
+from cal_transferability import measure
+from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import DATASETS, download, load
 from datasets.loader import make_loader
-from models import ARCHS, build, checkpoint, default_image_size
+from measurement.along import along_the_way
+from models import ARCHS, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
 from models.layers import identify
 from models.pretrained import freeze, load_pretrained
-from safe_io import ArgumentParser, InputError, integer, number, run, say
+from safe_io import sha256
 from training import distributed
 from training.arguments import (
     add_run_arguments,
@@ -31,7 +34,6 @@ from training.device import choose_device
 from training.record import refuse_overwriting
 from training.runstate import run_of
 from training.schedule import SCHEDULERS
-from trajectory import along_the_way
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -73,8 +75,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    path_a, path_b = checkpoint.locate(args.a), checkpoint.output_path(args.b)
-    path_r = checkpoint.locate(args.r) if args.r else None
+    path_a, path_b = paths.locate(args.a), paths.output_path(args.b)
+    path_r = paths.locate(args.r) if args.r else None
     refuse_overwriting({"-a": path_a, "-r": path_r}, path_b, keep=args.keep)
     theta_a = checkpoint.read(path_a)
     arch_a = identify(theta_a.shapes)
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
 
     device = choose_device(args.device, deterministic=args.deterministic)
-    settings = {**vars(args), "parent_sha256": checkpoint.sha256(path_a)}
+    settings = {**vars(args), "parent_sha256": sha256(path_a)}
     with run_of(path_b, settings, resume=args.resume, overwrite=args.overwrite) as wanted:
         if wanted:
             train(args, theta_a, path_r, path_b, device)
@@ -116,7 +118,7 @@ def train(
     say(f"{theta_a.path}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
     freeze(model, args.freeze)
 
-    measured = along_the_way(path_r, theta_a, model) if path_r else None
+    measured = along_the_way(measure, path_r, theta_a, model) if path_r else None
     loading = loading_options(args, device)
     written = fit_with_arguments(
         args,
@@ -128,10 +130,10 @@ def train(
         facts={
             "script": "finetune.py",
             "classes": classes,
-            "parent_sha256": checkpoint.sha256(theta_a.path),
+            "parent_sha256": sha256(theta_a.path),
         },
         measure=measured,
-        theta_r=checkpoint.sha256(path_r) if path_r else None,
+        theta_r=sha256(path_r) if path_r else None,
     )
     for path in written:
         say(f"theta_FB: {path.resolve()}")

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from console import ArgumentParser, integer, number, run, say
 from datasets import load
 from datasets.loader import make_loader
-from models import ARCHS, build, checkpoint
-from safe_io import ArgumentParser, integer, number, run, say
+from models import ARCHS, build, checkpoint, paths
+from safe_io import sha256
 from training import distributed
 from training.arguments import (
     add_run_arguments,
@@ -58,7 +59,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    path_r, path_a = checkpoint.output_path(args.r), checkpoint.output_path(args.a)
+    path_r, path_a = paths.output_path(args.r), paths.output_path(args.a)
     refuse_overwriting({"-r": path_r}, path_a, keep=args.keep)
 
     device = choose_device(args.device, deterministic=args.deterministic)
@@ -115,14 +116,14 @@ def initialise(
     model = build(args.arch, num_classes, image_size=args.image_size)
 
     def write() -> str:
-        before = checkpoint.sha256(path_r) if path_r.is_file() else None
+        before = sha256(path_r) if path_r.is_file() else None
         if resuming and before:
             return before
         remove_half_written(path_r)
-        sha256 = checkpoint.write(path_r, model.state_dict())
-        if before not in (None, sha256):
+        written = checkpoint.write(path_r, model.state_dict())
+        if before not in (None, written):
             say(f"{path_r} held other parameters; they are replaced by this theta_r")
-        return sha256
+        return written
 
     return model, distributed.on_first(write)
 

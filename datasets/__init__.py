@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safe_io import InputError, warn
+from console import InputError, warn
 
 from . import cifar, folder, imagenet, indexed, unsplit
 from .absent import elsewhere, unpacking

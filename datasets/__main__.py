@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from safe_io import ArgumentParser, integer, run
+from console import ArgumentParser, integer, run
 
 from . import DATASETS
 from .check import check

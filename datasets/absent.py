@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from safe_io import InputError
+from console import InputError
 
 from . import folder, unsplit
 

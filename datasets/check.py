@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from safe_io import InputError, say
+from console import InputError, say
 
 from . import DATASETS, find, full_name
 from .folder import Found, Samples

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from safe_io import InputError
+from console import InputError
 
 from .folder import Found, Samples, read_pair
 

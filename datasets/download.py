@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safe_io import InputError, is_running
+from console import InputError
+from safe_io import is_running
 
 # Of the folder for a download; the number of the process follows. The name of the machine is in
 # it, since a process of another machine may be downloading to the same disk.

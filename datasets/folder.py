@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import torch
 
-from safe_io import InputError, warn
+from console import InputError, warn
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 

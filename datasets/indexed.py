@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from safe_io import InputError
+from console import InputError
 
 from .folder import Found, match
 from .lists import check_images, read_lines

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from safe_io import InputError
+from console import InputError
 
 from .folder import cannot_list
 

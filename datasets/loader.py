@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from safe_io import InputError, end_workers, warn
+from console import InputError, end_workers, warn
 
 from .images import Images, Unreadable
 from .transforms import augment, generator_for, normalize

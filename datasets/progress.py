@@ -6,7 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from safe_io import say
+from console import say
 
 
 class Progress:

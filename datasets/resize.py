@@ -28,7 +28,8 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from safe_io import InputError, atomic_path, is_running, say, warn
+from console import InputError, say, warn
+from safe_io import atomic_path, is_running
 
 from .decode import JPEG_START, jpeg_size
 from .folder import EXTENSIONS, ancestors, cannot_list, is_image

@@ -5,7 +5,7 @@ from itertools import zip_longest
 import numpy as np
 import torch
 
-from safe_io import InputError
+from console import InputError
 
 from .folder import Found, Samples
 from .transforms import generator_for

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from safe_io import InputError
+from console import InputError
 
 from . import folder
 from .folder import Found, class_images, match, permuted

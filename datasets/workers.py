@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from safe_io import InputError, Interrupted
+from console import InputError, Interrupted
 
 from .loader import ignore_signals
 

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from measurement.figure import save_figure
-from safe_io import run, say
+from console import run, say
+from measurement.plot import save_figure
 
 FIGURE = Path(__file__).resolve().with_suffix(".png")
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from console import run, say
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.figure import draw_curve, make_figure, save_figure
-from safe_io import run, say
+from measurement.plot import draw_curve, make_figure, save_figure
 
 FIGURE = Path(__file__).resolve().with_suffix(".png")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from console import ArgumentParser, InputError, run, say
 from findings.intervals import mean_interval
 from findings.profiles import read_json
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.figure import draw_curve, make_figure, save_figure
-from safe_io import ArgumentParser, InputError, run, say
+from measurement.plot import draw_curve, make_figure, save_figure
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
 FIGURE = Path(__file__).resolve().with_suffix(".png")

@@ -9,7 +9,7 @@ Without a command it lists them.
 import importlib
 import sys
 
-from safe_io import InputError, run, say
+from console import InputError, run, say
 
 # Command -> what it does. Each is a module with `main(argv)`, imported when it is wanted.
 COMMANDS = {

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from measurement.figure import make_figure
-from safe_io import InputError
+from console import InputError
+from measurement.plot import make_figure
 
 from .panels import STYLES, T_LABEL, label_decades, line_style
 from .profiles import read_json

@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from safe_io import InputError, atomic_write
+from console import InputError
+from safe_io import atomic_write
 
 try:
     import fcntl

@@ -27,13 +27,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from console import ArgumentParser, InputError, integer, say, warn
 from datasets import DATASETS, full_name, load
 from datasets.folder import listing
 from datasets.images import Images
 from datasets.transforms import generator_for
-from models import ARCHS, checkpoint, default_image_size
+from models import ARCHS, checkpoint, default_image_size, paths
 from models.pretrained import architecture
-from safe_io import ArgumentParser, InputError, check_output, integer, say, warn
+from safe_io import check_output, sha256
 from training.arguments import add_evaluation_arguments
 from training.device import choose_device
 
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
     start = time.monotonic()
     path = check_output(Path(args.csv))
     table = factor_table.read(path)
-    theta = checkpoint.read(checkpoint.locate(args.a))
+    theta = checkpoint.read(paths.locate(args.a))
     arch = architecture(theta, args.arch)
     device = choose_device(args.device)
 
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
     row = {
         "dataset": name_of(args.dataset, args.data_dir),
         "checkpoint": theta.path.name,
-        "sha256": checkpoint.sha256(theta.path),
+        "sha256": sha256(theta.path),
         "arch": arch,
         "source": name_of(args.source, args.source_dir),
         "image_size": target_set.image_size,

@@ -6,13 +6,13 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
+from console import InputError
 from datasets.images import Images
 from datasets.loader import make_loader
 from models import build
 from models.checkpoint import Checkpoint
 from models.layers import partition
 from models.pretrained import load_pretrained
-from safe_io import InputError
 from training.device import one_line_when_out_of_memory
 from training.progress import ProgressBar
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from measurement.figure import draw_curve, make_figure, save_figure
-from safe_io import ArgumentParser, InputError, say
+from console import ArgumentParser, InputError, say
+from measurement.plot import draw_curve, make_figure, save_figure
 
 from . import study_figures
 from .along import draw_ways, read_way

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from safe_io import InputError
+from console import InputError
 
 BLOCK = 250
 MIN_BLOCK = 10

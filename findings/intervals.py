@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from safe_io import InputError
+from console import InputError
 
 
 def import_statsmodels() -> Any:

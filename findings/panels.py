@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from measurement.figure import draw_curve
+from measurement.plot import draw_curve
 
 # Marker, line and colour of the lines in one panel. In greyscale the colours are a dark, a light
 # and a middle grey, and black.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import finetune
+from console import InputError
 from datasets import full_name
-from safe_io import InputError
 
 from .table import Row, Table, read_table
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safe_io import InputError, warn
+from console import InputError, warn
 
 
 def read_json(path: Path, *, advice: str) -> dict[str, Any]:

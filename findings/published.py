@@ -8,7 +8,7 @@ Needs numpy only. The table is findings/published.csv; figures/published_cifar10
 import statistics
 from pathlib import Path
 
-from safe_io import ArgumentParser, say
+from console import ArgumentParser, say
 
 from .depth import depth_correlation
 from .least_squares import Fit, design, equation, fit

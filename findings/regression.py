@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from safe_io import ArgumentParser, InputError, say, warn
+from console import ArgumentParser, InputError, say, warn
 
 from .intervals import import_statsmodels
 from .least_squares import LOG, design, equation

@@ -27,14 +27,14 @@ import torch
 import cal_transferability
 import finetune
 import pretrain_on_ImageNet
+from console import ArgumentParser, InputError, integer, run, say, warn
 from datasets import find
 from evaluate import evaluate_file
-from models import ARCHS, checkpoint
+from models import ARCHS, checkpoint, paths
 from models.layers import check_same_network
 from models.pretrained import architecture
-from safe_io import ArgumentParser, InputError, atomic_write, check_output, integer, run, say, warn
+from safe_io import Busy, atomic_write, check_output, sha256
 from training.device import choose_device
-from training.lock import Busy
 
 from . import summary
 from .intervals import import_statsmodels
@@ -74,12 +74,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     args = parse_args(argv)
-    args.r, args.a = checkpoint.locate(args.r), checkpoint.locate(args.a)
+    args.r, args.a = paths.locate(args.r), paths.locate(args.a)
     plan = read_plan(args)
     args.arch = check_networks(args.r, args.a, args.arch)
     settings = {
-        "r_sha256": checkpoint.sha256(args.r),
-        "a_sha256": checkpoint.sha256(args.a),
+        "r_sha256": sha256(args.r),
+        "a_sha256": sha256(args.a),
         "arch": args.arch,
         "image_size": args.image_size,
         "probe": args.probe,
@@ -200,7 +200,7 @@ def run_row(
     cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
     (result,) = read_json(measured, advice=ADVICE)["results"]
     record = read_json(path.with_suffix(".json"), advice=ADVICE)
-    if record["parent_sha256"] != checkpoint.sha256(start):
+    if record["parent_sha256"] != sha256(start):
         raise InputError(f"{path} was trained from another start; give another folder for --out")
     probe_loss, probe_acc = probe(args, row, record["train_images"], device)
     found = {

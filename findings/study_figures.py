@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from measurement.figure import COLUMNS, make_figure
-from safe_io import InputError
+from console import InputError
+from measurement.plot import COLUMNS, make_figure
 
 from .depth import BUDGET, layer_columns, profile, ratio
 from .panels import (

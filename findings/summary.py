@@ -10,7 +10,7 @@ depth (findings.depth).
 from collections.abc import Iterable
 from pathlib import Path
 
-from safe_io import ArgumentParser, InputError, say
+from console import ArgumentParser, InputError, say
 
 from . import arms, depth, slopes
 from .published import PUBLISHED

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safe_io import InputError
+from console import InputError
 
 from .least_squares import LOG
 

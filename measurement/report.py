@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from safe_io import ascii_line, say, warn
+from console import ascii_line, say, warn
 
-from .records import read_record
-from .results import Group, LayerResult, Result
+from .results import Group, LayerResult, Result, read_record
 
 
 def print_result(result: Result, *, substitute: bool) -> None:

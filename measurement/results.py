@@ -1,12 +1,25 @@
-"""What step 3 finds: T of every layer of a file, and mean and spread over seeds."""
+"""Results of step 3: T of every layer, mean and spread over seeds; the record beside a file."""
 
+import functools
+import json
 import math
 import statistics
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from console import InputError, warn
 from models.layers import Layer
-from safe_io import InputError
+from safe_io import sha256, sibling
+
+# What is read of X.json.
+RECORD_TYPES = {
+    "steps": int,
+    "epochs": int,
+    "kept": str,
+    "kept_epoch": int,
+    "train_loss": float,
+    "val_acc": float,
+}
 
 
 class LayerResult(NamedTuple):
@@ -99,3 +112,25 @@ def group(results: list[Result]) -> Group:
         deviation=statistics.stdev(overall),
         count=len(results),
     )
+
+
+@functools.cache
+def read_record(path: Path) -> dict[str, Any]:
+    """X.json of the run that wrote X.pth, or {} where there is none that speaks of this file.
+
+    Remembered, so that the file is hashed once and a warning comes once.
+    """
+    file = sibling(path, ".json")
+    if not file.is_file():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        same = record["sha256"] == sha256(path)
+        for key, type_ in RECORD_TYPES.items():
+            record[key] = type_(record[key])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        warn(f"{file} is not the record of a training run; it is ignored")
+        return {}
+    if not same:
+        warn(f"{file} is the record of another file than {path} (SHA-256); it is ignored")
+    return record if same else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safe_io import InputError
+from console import InputError
 
 if TYPE_CHECKING:
     from torch import nn

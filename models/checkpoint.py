@@ -1,9 +1,6 @@
-"""Parameter files: where they are, how they are read without running code, how they are written."""
+"""Parameter files: read without running code, and written whole or not at all."""
 
 import argparse
-import glob
-import hashlib
-import os
 import pathlib
 import re
 import warnings
@@ -16,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_io import InputError, atomic_path, check_output, say, warn
+from console import InputError, warn
+from safe_io import atomic_path, sha256
 
 from . import split_zip
 from .dialects import to_torchvision
-
-CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
 
 # Where training scripts put the state dict, in the order of preference.
 CONTAINERS = (
@@ -68,81 +64,6 @@ def is_plain(x: Tensor) -> bool:
         and not x.is_nested
         and not str(x.dtype).endswith("_x2")
     )
-
-
-def locate(name: str) -> Path:
-    """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
-
-    Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
-    unpacked beside it first. Raises InputError where there is no such file, or no whole archive.
-    """
-    path = place(name)
-    # os.path, as pathlib raises OSError for a name that is too long.
-    if os.path.isdir(path):
-        raise InputError(f"{path} is a folder; give a checkpoint file")
-    if os.path.isfile(path):
-        return path
-    if os.path.exists(path):
-        # Nobody may ever write to a pipe.
-        raise InputError(f"{path} is no regular file; give a checkpoint file")
-    archive = archive_of(path)
-    if not os.path.isfile(archive):
-        raise InputError(
-            f"checkpoint {path} is missing; copy the original repository's split archives into "
-            f"{CKPT_DIR} (see README.md there), run steps 1 and 2, or run step 3 without -r, -a "
-            "and -b for the shipped narrow network"
-        )
-    split_zip.join(archive, path)
-    say(f"{path} unpacked from {archive}")
-    return path
-
-
-def place(name: str) -> Path:
-    """The place of `locate` where the file or its archive is; the first one if neither is."""
-    places = [Path(name)]
-    if os.path.dirname(name) == "":
-        places.insert(0, CKPT_DIR / name)
-    for path in places:
-        if os.path.exists(path) or os.path.isfile(archive_of(path)):
-            return path
-    return places[0]
-
-
-def archive_of(path: Path) -> Path:
-    """The archive that may hold a checkpoint: X.zip for X.pth."""
-    return path.parent / f"{path.stem}.zip"
-
-
-def expand(names: Iterable[str]) -> list[str]:
-    """The names, with shell patterns (places as in `locate`) replaced by what they match.
-
-    A file that is named twice is taken once. Raises InputError for a pattern without a match.
-    """
-    expanded = []
-    for name in names:
-        if not glob.has_magic(name) or os.path.exists(place(name)):
-            expanded.append(name)
-            continue
-        folders = ["" if os.path.dirname(name) else glob.escape(str(CKPT_DIR)), "."]
-        found = next(filter(None, (glob.glob(os.path.join(f, name)) for f in folders)), None)
-        if not found:
-            raise InputError(f"no file matches {name}")
-        expanded += sorted(found)
-    return list(dict.fromkeys(expanded))
-
-
-def output_path(name: str) -> Path:
-    """Path of the checkpoint `name` for writing: a bare name means ckpt/NAME, and ckpt/ is made.
-
-    Raises InputError where it cannot be written.
-    """
-    if os.path.dirname(name):
-        return check_output(Path(name))
-    try:
-        CKPT_DIR.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {CKPT_DIR}: {error.strerror}") from error
-    return check_output(CKPT_DIR / name)
 
 
 def read(path: Path) -> Checkpoint:
@@ -358,17 +279,3 @@ def save(path: Path, content: Any) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-
-
-def beside(path: Path, ending: str) -> Path:
-    """The file of the same run beside a checkpoint: X.pth and ".csv" give X.csv."""
-    return path.with_name(path.name.removesuffix(".pth") + ending)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits. Raises OSError where it cannot be read."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

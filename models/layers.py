@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from safe_io import InputError
+from console import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -4,7 +4,7 @@ import fnmatch
 
 from torch import nn
 
-from safe_io import InputError, say
+from console import InputError, say
 
 from . import ARCHS
 from .checkpoint import Checkpoint

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from safe_io import InputError, atomic_path, check_output
+from console import InputError
+from safe_io import atomic_path, check_output
 
 BLOCK = 1 << 18  # bytes read, inflated and written at a time
 

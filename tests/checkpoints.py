@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import cal_transferability
-import safe_io
-from models import checkpoint
+import console
+from safe_io import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = ("fc.weight", "fc.bias")
@@ -31,7 +31,7 @@ def call_step_3(capsys, *args):
         # What a process of its own would show on stderr.
         warnings.simplefilter("default")
         warnings.simplefilter("ignore", DeprecationWarning)
-        code = safe_io.run(lambda: cal_transferability.main(argv))
+        code = console.run(lambda: cal_transferability.main(argv))
     out, err = capsys.readouterr()
     err += "".join(f"{w.category.__name__}: {w.message}\n" for w in caught)
     return subprocess.CompletedProcess(argv, code, out, err)
@@ -118,7 +118,7 @@ def write_triple(folder, contents, *, names=("r.pth", "a.pth", "b.pth"), **optio
 def write_record(path, **changes):
     """Write what a training run writes beside its checkpoint, as far as step 3 reads it."""
     record = {
-        "sha256": checkpoint.sha256(path),
+        "sha256": sha256(path),
         "steps": 3910,
         "epochs": 10,
         "kept": "best",

@@ -3,7 +3,14 @@
 import os
 import sys
 
+import hypothesis
 import pytest
+
+# Examples of a property: as many as a run of four minutes has time for, the same ones every time;
+# HYPOTHESIS_PROFILE=long (make test-all) takes new ones, and more.
+hypothesis.settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", max_examples=300, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 # On a busy machine the threads of a process wait for each other, ten times longer than one thread
 # would take. Processes that the tests start inherit it.

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from console import run
 from findings.__main__ import main
-from safe_io import run
 
 
 def write_way(path, scheduler, rows, *, finished=True, columns="epoch,step,transferability"):

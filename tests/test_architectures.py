@@ -5,12 +5,12 @@ import torch
 import torchvision
 from checkpoints import old_densenet_key, shapes_of, timm_key
 
+from console import InputError
 from models import ARCHS, NARROW, TORCHVISION, build, checkpoint
 from models.checkpoint import Checkpoint
 from models.dialects import to_torchvision
 from models.layers import identify, partition
 from models.pretrained import load_pretrained
-from safe_io import InputError
 
 # One of every kind of code in `build`, and of every kind of head; the rest differ in numbers only.
 VARIED = [

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from torchvision.models import resnet50
 
 from cal_transferability import measure, parse_args
-from models import checkpoint
+from models import paths
 from models.checkpoint import Checkpoint
+from safe_io import sha256
 
 # The 18 values that the original repository prints for CIFAR-10.
 PUBLISHED = """
@@ -439,7 +440,7 @@ def folders(tmp_path, monkeypatch):
     ckpt, here = tmp_path / "ckpt", tmp_path / "here"
     ckpt.mkdir()
     here.mkdir()
-    monkeypatch.setattr(checkpoint, "CKPT_DIR", ckpt)
+    monkeypatch.setattr(paths, "CKPT_DIR", ckpt)
     monkeypatch.chdir(here)
     return ckpt, here
 
@@ -656,8 +657,8 @@ def test_numbers_are_printed_before_the_figure_fails(files, step_3, tmp_path, mo
 
 
 def test_record_beside_b_is_told(files, step_3, tmp_path):
-    write_record(tmp_path / "b.pth", parent_sha256=checkpoint.sha256(tmp_path / "a.pth"))
-    write_record(tmp_path / "a.pth", parent_sha256=checkpoint.sha256(tmp_path / "r.pth"))
+    write_record(tmp_path / "b.pth", parent_sha256=sha256(tmp_path / "a.pth"))
+    write_record(tmp_path / "a.pth", parent_sha256=sha256(tmp_path / "r.pth"))
     ran = step_3(*files, "--no_plot")
     assert ran.stderr == ""
     assert ran.stdout.splitlines()[2] == (

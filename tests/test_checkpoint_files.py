@@ -17,8 +17,9 @@ from checkpoints import assert_refused, constant_triple, run_script, write_tripl
 from disks import small_disk
 from torch import nn
 
-from models import checkpoint
-from safe_io import InputError
+from console import InputError
+from models import checkpoint, paths
+from safe_io import sha256
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"]
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -346,7 +347,7 @@ def test_what_is_written_is_plain_and_reads_back(tmp_path):
         assert torch.equal(found[key], value)
         assert found[key].is_contiguous()
         assert not found[key].requires_grad
-    assert digest == checkpoint.sha256(path)
+    assert digest == sha256(path)
     assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
 
 
@@ -377,9 +378,9 @@ def test_full_disk_leaves_the_old_file(full_folder):
 
 
 def test_bare_name_is_written_to_ckpt_which_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CKPT_DIR", tmp_path / "ckpt")
-    assert checkpoint.output_path("x.pth") == tmp_path / "ckpt" / "x.pth"
+    monkeypatch.setattr(paths, "CKPT_DIR", tmp_path / "ckpt")
+    assert paths.output_path("x.pth") == tmp_path / "ckpt" / "x.pth"
     assert (tmp_path / "ckpt").is_dir()
-    assert checkpoint.output_path(str(tmp_path / "y.pth")) == tmp_path / "y.pth"
+    assert paths.output_path(str(tmp_path / "y.pth")) == tmp_path / "y.pth"
     with pytest.raises(InputError, match=r"the folder \S+none does not exist"):
-        checkpoint.output_path(str(tmp_path / "none" / "x.pth"))
+        paths.output_path(str(tmp_path / "none" / "x.pth"))

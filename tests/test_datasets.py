@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from console import InputError
 from datasets import DATASETS, load
 from datasets.folder import split
-from safe_io import InputError
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import datasets.resize
+from console import InputError, run
 from datasets import DATASETS, find, load
 from datasets.__main__ import main
 from datasets.decode import decode
@@ -25,7 +26,6 @@ from datasets.loader import make_loader
 from datasets.progress import Progress
 from datasets.transforms import resize
 from datasets.workers import in_chunks, in_processes
-from safe_io import InputError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "datasets"]

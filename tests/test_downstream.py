@@ -18,10 +18,10 @@ from PIL import Image
 
 import finetune
 import pretrain_on_ImageNet
+from console import InputError, run
 from datasets import DATASETS, download, find, load
 from datasets.decode import decode
 from datasets.unsplit import FLOWERS
-from safe_io import InputError, run
 
 DOWNSTREAM = list(miniatures.DATA_DIRS)
 INDEXED = ("CUB-200", "Aircraft", "DTD", "DomainNet-r", "DomainNet-p", "DomainNet-c")

@@ -20,10 +20,11 @@ import torch
 from test_training import CPU, run_fit, small_network
 
 import finetune
+from console import run
 from datasets.images import ImageArray
 from datasets.loader import Loader, make_loader
 from models import build, checkpoint
-from safe_io import run
+from safe_io import locked, sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -151,15 +152,16 @@ def test_disk_that_fills_up_costs_nothing_but_the_rest_of_the_run(task, tmp_path
                 file.write(bytes(4096))
         assert_one_error_line(process, "No space left on device; what was there before is")
     assert not temporary_files(small_disk)
-    assert not (small_disk / "b.lock").exists()
+    with locked(small_disk / "b.pth"):
+        pass
     torch.load(small_disk / "b.resume", weights_only=True)
     record = json.loads((small_disk / "b.json").read_text())
-    assert record["sha256"] == checkpoint.sha256(small_disk / "b.pth")
+    assert record["sha256"] == sha256(small_disk / "b.pth")
 
     (small_disk / "filler").unlink()
     assert tune(task, small_disk, *more, "--resume") == 0
     assert tune(task, tmp_path, *more) == 0
-    assert checkpoint.sha256(small_disk / "b.pth") == checkpoint.sha256(tmp_path / "b.pth")
+    assert sha256(small_disk / "b.pth") == sha256(tmp_path / "b.pth")
 
 
 def test_output_folder_removed_under_way_is_one_line(task, tmp_path):
@@ -196,7 +198,7 @@ def test_image_damaged_under_way_is_reported_once_and_counted_in_the_end(task, t
 
 def test_what_a_killed_run_had_half_written_is_removed(task, tmp_path):
     gone = 2**22 + 1  # above the largest process number of Linux
-    killed = [f".b.{ending}.{gone}.tmp" for ending in ("resume", "pth", "lock", "lock.stale")]
+    killed = [f".b.{ending}.{gone}.tmp" for ending in ("resume", "pth")]
     others = [f".c.pth.{gone}.tmp", f".b.pth.{os.getppid()}.tmp", ".b.pth.backup"]
     for name in killed + others:
         (tmp_path / name).touch()
@@ -232,7 +234,7 @@ def test_a_run_that_ends_early_does_not_wait_for_busy_workers(error):
         "import torch\n"
         "from datasets.images import ImageArray\n"
         "from datasets.loader import make_loader\n"
-        "from safe_io import InputError, Interrupted, run\n"
+        "from console import InputError, Interrupted, run\n"
         "class Slow(ImageArray):\n"
         "    def images(self, indices):\n"
         "        if 0 not in indices:\n"
@@ -271,4 +273,4 @@ def test_second_run_of_the_same_output_is_refused_and_the_first_unharmed(task, t
     assert (process.returncode, err) == (0, "")
     (tmp_path / "again").mkdir()
     assert tune(task, tmp_path / "again", *more) == 0
-    assert checkpoint.sha256(tmp_path / "again" / "b.pth") == checkpoint.sha256(tmp_path / "b.pth")
+    assert sha256(tmp_path / "again" / "b.pth") == sha256(tmp_path / "b.pth")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
+from console import InputError, run
 from findings import __main__ as findings
 from findings import factor_table, factors
 from findings.features import features, load_network
@@ -21,7 +22,7 @@ from findings.gap import Moments, bandwidth2, block_layout, frechet, gap, mmd2, 
 from findings.variance import GROUPS, ClassSums, diversity
 from models import build, checkpoint
 from models.checkpoint import Checkpoint
-from safe_io import InputError, run
+from safe_io import sha256
 
 DISTORTIONS = {
     "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
@@ -394,7 +395,7 @@ def test_row_and_printed_table(images, theta, tmp_path, capsys):
     expected = {
         "dataset": "Folder:plain",
         "checkpoint": "a.pth",
-        "sha256": checkpoint.sha256(theta),
+        "sha256": sha256(theta),
         "arch": "resnet50_w8",
         "source": "Folder:source",
         "image_size": "32",

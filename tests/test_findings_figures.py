@@ -11,9 +11,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from console import run
 from findings import __main__ as findings
 from findings import figures, published
-from safe_io import run
 
 COLUMNS = ("dataset", "N", "steps", "G", "D", "T")
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from console import InputError
 from datasets import load
 from datasets.images import ImageArray, ImageFiles
 from datasets.loader import Loader, make_loader, pinning_ended
 from datasets.transforms import normalize
-from safe_io import InputError
 
 ROOT = Path(__file__).parents[1]
 

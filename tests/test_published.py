@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from console import InputError, run
 from findings import __main__ as findings
 from findings import depth, published
 from findings.least_squares import design, equation, fit, standardise
 from findings.table import read_column, read_table
-from safe_io import InputError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 

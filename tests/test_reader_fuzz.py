@@ -31,13 +31,13 @@ SECONDS = 60  # far more than any file here takes
 
 WORKER = """
 import contextlib, io, json, sys, traceback, warnings
-import cal_transferability, safe_io
+import cal_transferability, console
 warnings.simplefilter("ignore")
 for line in sys.stdin:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = safe_io.run(lambda: cal_transferability.main(json.loads(line)))
+            code = console.run(lambda: cal_transferability.main(json.loads(line)))
         except BaseException:
             code = traceback.format_exc()
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)

@@ -18,9 +18,9 @@ from types import ModuleType
 import pytest
 from torch.distributed import run as torchrun
 
+from console import InputError
 from datasets import DATASETS
 from findings.__main__ import COMMANDS
-from safe_io import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [

@@ -8,8 +8,8 @@ import pytest
 
 import finetune
 import pretrain_on_ImageNet
+from console import run
 from datasets import find
-from safe_io import run
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

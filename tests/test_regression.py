@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from console import InputError, run
 from findings import __main__ as findings
 from findings import published
 from findings.regression import regress
 from findings.table import Row, Table, comparable_rows, read_column, read_table
-from safe_io import InputError, run
 
 ROWS = [
     ("a", "0.1", "2.0", "1000", "10", "100", "8.1"),

@@ -3,23 +3,17 @@
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from test_training import CPU, Batches, random_batches, read_csv, small_network
 
-from models import checkpoint
-from models.checkpoint import beside
-from safe_io import InputError, Interrupted
-from training import distributed, lock
+from console import InputError, Interrupted
+from safe_io import sha256, sibling
+from training import distributed
 from training.engine import Run, fit
-from training.lock import holder_runs, locked, start_time
 from training.record import Record
 from training.runstate import RunState, begin, stoppable
 from training.schedule import learning_rate, make_optimizer
@@ -81,7 +75,7 @@ def outputs(path):
         del row["images_per_s"], row["seconds"]
     records = {}
     for ending in (".json", "_last.json"):
-        record = json.loads(beside(path, ending).read_text())
+        record = json.loads(sibling(path, ending).read_text())
         del record["seconds"]
         records[ending] = record
     return rows, records
@@ -90,11 +84,9 @@ def outputs(path):
 def assert_same_run(path, straight):
     assert outputs(path) == outputs(straight)
     for ending in (".pth", "_last.pth"):
-        a, b = torch.load(beside(path, ending)), torch.load(beside(straight, ending))
+        a, b = torch.load(sibling(path, ending)), torch.load(sibling(straight, ending))
         assert all(torch.equal(a[key], b[key]) for key in a)
-        assert checkpoint.sha256(beside(path, ending)) == checkpoint.sha256(
-            beside(straight, ending)
-        )
+        assert sha256(sibling(path, ending)) == sha256(sibling(straight, ending))
     assert not list(path.parent.glob("*.resume*"))
     assert not list(path.parent.glob(".*tmp"))
 
@@ -114,7 +106,7 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, straight, kill, save_minutes):
     with pytest.raises(Killed):
         train(path, kill=kill, save_minutes=save_minutes)
     if kill > (1 if save_minutes == 0 else 6):
-        assert beside(path, ".resume").exists()
+        assert sibling(path, ".resume").exists()
     train(path, resume=True, save_minutes=save_minutes)
     assert_same_run(path, straight)
 
@@ -144,7 +136,7 @@ def test_mid_epoch_state_holds_the_exact_place(tmp_path):
     path = tmp_path / "x.pth"
     with pytest.raises(Interrupted):
         train(path, signal_at=9)  # six calls belong to the first epoch
-    counters = torch.load(beside(path, ".resume"))["counters"]
+    counters = torch.load(sibling(path, ".resume"))["counters"]
     assert (counters["epoch"], counters["batches"], counters["step"]) == (1, 3, 7)
     assert counters["sum_lr"] == pytest.approx(4 * 0.1 + 3 * 0.075)
 
@@ -154,7 +146,7 @@ def test_state_cut_short_gives_way_to_the_one_before(tmp_path, straight, point, 
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=15 if point == "epoch" else 10, save_minutes=10 if point == "epoch" else 0)
-    state = beside(path, ".resume")
+    state = sibling(path, ".resume")
     state.write_bytes(state.read_bytes()[:-500])
     train(path, resume=True)
     assert "going back to the one before" in capsys.readouterr().err
@@ -165,21 +157,21 @@ def test_damaged_state_does_not_replace_the_good_one_before(tmp_path):
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=15)
-    good = beside(path, ".resume.prev").read_bytes()
-    beside(path, ".resume").write_bytes(b"damaged")
+    good = sibling(path, ".resume.prev").read_bytes()
+    sibling(path, ".resume").write_bytes(b"damaged")
     with pytest.raises(Killed):
         train(path, resume=True, kill=8)  # the next state has just been saved
-    assert beside(path, ".resume.prev").read_bytes() == good
-    assert torch.load(beside(path, ".resume"))["counters"]["epoch"] == 2
+    assert sibling(path, ".resume.prev").read_bytes() == good
+    assert torch.load(sibling(path, ".resume"))["counters"]["epoch"] == 2
 
 
 def test_two_damaged_states_are_an_error_and_stay(tmp_path):
     path = tmp_path / "x.pth"
     for ending in (".resume", ".resume.prev"):
-        beside(path, ending).write_bytes(b"damaged")
+        sibling(path, ending).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"no state to resume from .* --overwrite"):
         train(path, resume=True)
-    assert beside(path, ".resume").read_bytes() == b"damaged"
+    assert sibling(path, ".resume").read_bytes() == b"damaged"
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -215,8 +207,8 @@ def test_kept_file_that_has_changed_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=16, keep="best")
-    kept = json.loads(beside(path, ".json").read_text())["kept_epoch"]
-    state = torch.load(beside(path, ".resume"))
+    kept = json.loads(sibling(path, ".json").read_text())["kept_epoch"]
+    state = torch.load(sibling(path, ".resume"))
     if kept == state["record"]["rows"][-1]["epoch"]:
         pytest.skip("the newest epoch is the best, and is written again")
     path.write_bytes(b"changed")
@@ -238,7 +230,7 @@ def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=8)
-    before = beside(path, ".resume").read_bytes()
+    before = sibling(path, ".resume").read_bytes()
 
     def no_space(content, file):
         file.write(b"half of it")
@@ -248,7 +240,7 @@ def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
         patch.setattr(torch, "save", no_space)
         with pytest.raises(InputError, match="No space left on device"):
             train(path, resume=True)
-    assert beside(path, ".resume").read_bytes() == before
+    assert sibling(path, ".resume").read_bytes() == before
     assert not list(tmp_path.glob(".*tmp"))
 
 
@@ -256,7 +248,7 @@ def test_states_load_without_running_code(tmp_path):
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=10, save_minutes=0)
-    for file in (path, beside(path, ".resume"), beside(path, ".resume.prev")):
+    for file in (path, sibling(path, ".resume"), sibling(path, ".resume.prev")):
         torch.load(file, weights_only=True)
 
 
@@ -264,13 +256,13 @@ def test_not_finite_loss_is_found_before_it_gets_into_the_state(tmp_path, monkey
     path = tmp_path / "x.pth"
     with pytest.raises(Killed):
         train(path, kill=7)
-    before = beside(path, ".resume").read_bytes()
+    before = sibling(path, ".resume").read_bytes()
     batches = random_batches(4)
     batches[3][0][:] = float("nan")
     monkeypatch.setattr("test_resume.random_batches", lambda *a, **k: batches)
     with pytest.raises(InputError, match="not finite since epoch 2, iteration 4"):
         train(path, resume=True, save_minutes=0.0001)
-    assert torch.load(beside(path, ".resume"))["counters"]["batches"] <= 3
+    assert torch.load(sibling(path, ".resume"))["counters"]["batches"] <= 3
     assert before
 
 
@@ -311,7 +303,7 @@ def test_fp16_scale_survives_an_interruption(tmp_path):
     train(straight, precision=torch.float16)
     with pytest.raises(Killed):
         train(path, precision=torch.float16, kill=10, save_minutes=0)
-    scale = torch.load(beside(path, ".resume"))["scaler"]["scale"]
+    scale = torch.load(sibling(path, ".resume"))["scaler"]["scale"]
     assert scale != 65536  # the first steps are skipped and halve it
     train(path, precision=torch.float16, resume=True)
     assert outputs(path) == outputs(straight)
@@ -353,7 +345,7 @@ def test_processes_that_do_not_write_are_never_due_to_save(tmp_path, monkeypatch
 class TestBegin:
     def test_unfinished_state_needs_a_decision(self, tmp_path):
         path = tmp_path / "x.pth"
-        state = beside(path, ".resume")
+        state = sibling(path, ".resume")
         state.write_bytes(b"state")
         with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
             begin(path, {}, resume=False, overwrite=False)
@@ -374,81 +366,3 @@ class TestBegin:
     def test_nothing_to_resume_is_said(self, tmp_path, capsys):
         assert begin(tmp_path / "x.pth", {}, resume=True, overwrite=False)
         assert "to resume from; starting anew" in capsys.readouterr().out
-
-
-class TestLock:
-    def test_second_run_is_refused_while_the_first_runs(self, tmp_path):
-        path = tmp_path / "x.pth"
-        with locked(path):
-            with (
-                pytest.raises(InputError, match=f"process {os.getpid()} on {socket.gethostname()}"),
-                locked(path),
-            ):
-                pass
-            assert beside(path, ".lock").exists()
-        assert not beside(path, ".lock").exists()
-
-    @pytest.mark.parametrize(
-        "holder",
-        [
-            "",
-            "not json",
-            '{"host": "HOST", "pid": 999999999, "started": "1"}',
-            '{"host": "HOST", "pid": 1, "started": "another time"}',
-            '{"host": "HOST", "pid": "one", "started": "1"}',
-        ],
-    )
-    def test_stale_lock_is_taken_over(self, tmp_path, holder):
-        path = tmp_path / "x.pth"
-        beside(path, ".lock").write_text(holder.replace("HOST", socket.gethostname()))
-        with locked(path):
-            assert json.loads(beside(path, ".lock").read_text())["pid"] == os.getpid()
-
-    def test_lock_that_another_run_took_over_meanwhile_stays(self, tmp_path, monkeypatch):
-        path = tmp_path / "x.pth"
-        file = beside(path, ".lock")
-        file.write_text('{"host": "gone"}')
-        faster = json.dumps(
-            {"host": socket.gethostname(), "pid": os.getppid(), "started": start_time(os.getppid())}
-        )
-
-        def another_is_faster(holder):
-            if holder == {"host": "gone"}:
-                file.write_text(faster)
-                return False
-            return holder_runs(holder)
-
-        monkeypatch.setattr(lock, "holder_runs", another_is_faster)
-        with pytest.raises(InputError, match=f"process {os.getppid()}"), locked(path):
-            pass
-        assert file.read_text() == faster
-        assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
-
-    def test_zombie_holds_no_lock(self, tmp_path):
-        child = subprocess.Popen([sys.executable, "-c", ""])
-        deadline = time.monotonic() + 10
-        while start_time(child.pid) is not None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        holder = {"host": socket.gethostname(), "pid": child.pid, "started": "x"}
-        assert start_time(child.pid) is None
-        assert not holder_runs(holder)
-        child.wait()
-
-    def test_without_proc_a_lock_is_held_by_a_process_that_runs(self, monkeypatch):
-        """As on macOS. (A number that is none belongs to no process.)"""
-
-        def missing(path, **options):
-            raise FileNotFoundError(path)
-
-        monkeypatch.setattr(Path, "read_text", missing)
-        monkeypatch.setattr(Path, "exists", lambda path: False)
-        assert start_time(os.getpid()) == "unknown"
-        assert start_time(2**22 + 1) is None
-        assert start_time(10**30) is None
-
-    def test_run_on_another_host_counts_as_running(self, tmp_path):
-        path = tmp_path / "x.pth"
-        beside(path, ".lock").write_text('{"host": "elsewhere", "pid": 1, "started": "1"}')
-        with pytest.raises(InputError, match="process 1 on elsewhere"), locked(path):
-            pass
-        assert Path(beside(path, ".lock")).exists()

@@ -12,10 +12,11 @@ import torch
 
 import cal_transferability
 import evaluate
+from console import run
 from figures import results
-from measurement import parameters
-from models import build, checkpoint
-from safe_io import run
+from measurement import inputs
+from models import build
+from safe_io import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "ckpt" / "shipped"
@@ -34,7 +35,7 @@ def test_all_four_are_listed_with_their_sums():
     sums = {name: digest for digest, name in map(str.split, lines)}
     assert sorted(sums) == NAMES
     for name, digest in sums.items():
-        assert checkpoint.sha256(SHIPPED / name) == digest
+        assert sha256(SHIPPED / name) == digest
     parameters.check_shipped()
 
 
@@ -49,9 +50,9 @@ def test_file_loads_into_its_network(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("random")])
 def test_record_is_of_the_file_and_of_its_parent(name):
     record = json.loads((SHIPPED / name).with_suffix(".json").read_text())
-    assert record["sha256"] == checkpoint.sha256(SHIPPED / name)
+    assert record["sha256"] == sha256(SHIPPED / name)
     parent = "tiny_imagenet_model.pth" if name.startswith("cifar10") else "random_init_model.pth"
-    assert record["parent_sha256"] == checkpoint.sha256(SHIPPED / parent)
+    assert record["parent_sha256"] == sha256(SHIPPED / parent)
     assert record["finished"]
     with open((SHIPPED / name).with_suffix(".csv")) as file:
         assert len(file.readlines()) == record["epochs"] + 1
@@ -71,7 +72,7 @@ def test_other_values_than_the_readme_are_told(capsys):
 
 def test_damaged_or_missing_file_is_named_with_how_to_restore_it(tmp_path, monkeypatch, capsys):
     copy = shutil.copytree(SHIPPED, tmp_path / "shipped")
-    monkeypatch.setattr(parameters, "SHIPPED", copy)
+    monkeypatch.setattr(inputs, "SHIPPED", copy)
     monkeypatch.chdir(tmp_path)
     name = "cifar10_model.pth"
     with open(copy / name, "r+b") as file:

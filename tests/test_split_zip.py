@@ -20,8 +20,8 @@ from archives import CONTENT, INFO_ZIP, contents, make, store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from console import InputError
 from models import split_zip
-from safe_io import InputError
 
 
 def joined(archive):

@@ -34,8 +34,9 @@ from checkpoints import (
     write_triple,
 )
 
-from measurement.doubts import rounding_step
-from models import build, checkpoint
+from measurement.checks import rounding_step
+from models import build, checkpoint, paths
+from safe_io import sha256
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight"]
 
@@ -273,7 +274,7 @@ def test_every_file_is_measured_as_if_alone(several, step_3, tmp_path):
 
 def test_table_has_a_row_per_file(several, step_3, tmp_path):
     first, paths = several
-    write_record(paths[1], steps=77, val_acc=12.345, parent_sha256=checkpoint.sha256(first[3]))
+    write_record(paths[1], steps=77, val_acc=12.345, parent_sha256=sha256(first[3]))
     ran = step_3(*first, "-b", *paths, "--no_plot", "--json", tmp_path / "t.json")
     header, *rows = ran.stdout.splitlines()[-5:-1]
     assert header.split() == ["file", "T", "geometric", "layers", "steps", "val_acc"]
@@ -332,7 +333,7 @@ def test_shell_pattern_is_looked_for_where_a_name_is(where, name, step_3, tmp_pa
     ckpt, here = tmp_path / name / "ckpt", tmp_path / "here"
     for folder in (ckpt, here):
         folder.mkdir(parents=True)
-    monkeypatch.setattr(checkpoint, "CKPT_DIR", ckpt)
+    monkeypatch.setattr(paths, "CKPT_DIR", ckpt)
     monkeypatch.chdir(here)
     folder = here if where == "here" else ckpt
     contents = triple(resnet_shapes(), 0)
@@ -561,7 +562,7 @@ def test_file_whose_name_looks_like_a_seed(files, step_3, tmp_path):
 @pytest.mark.parametrize("matching", [True, False])
 @pytest.mark.parametrize(("child", "parent"), [("a", "r"), ("b", "a")])
 def test_recorded_parent_is_compared(child, parent, matching, files, step_3, tmp_path):
-    digest = checkpoint.sha256(tmp_path / f"{parent}.pth") if matching else "0" * 64
+    digest = sha256(tmp_path / f"{parent}.pth") if matching else "0" * 64
     write_record(tmp_path / f"{child}.pth", parent_sha256=digest)
     ran = step_3(*files, "--no_plot")
     assert ran.returncode == 0
@@ -721,7 +722,7 @@ def test_archives_in_parts_give_the_numbers_of_plain_files(archives, step_3, tmp
 
 
 def test_bare_names_are_unpacked_in_ckpt(archives, step_3, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CKPT_DIR", tmp_path / "parts")
+    monkeypatch.setattr(paths, "CKPT_DIR", tmp_path / "parts")
     monkeypatch.chdir(tmp_path)
     ran = step_3("-r", "r.pth", "-a", "a.pth", "-b", "b.pth", "--no_plot")
     assert ran.returncode == 0
@@ -787,7 +788,7 @@ def test_bare_input_is_the_one_in_ckpt(files, step_3, tmp_path, monkeypatch):
     """So a result here may have the name of a record there."""
     here = tmp_path / "here"
     here.mkdir()
-    monkeypatch.setattr(checkpoint, "CKPT_DIR", tmp_path)
+    monkeypatch.setattr(paths, "CKPT_DIR", tmp_path)
     monkeypatch.chdir(here)
     args = ["-r", "r.pth", "-a", "a.pth", "-b", "b.pth", "--no_plot", "--json"]
     assert step_3(*args, "b.json").returncode == 0

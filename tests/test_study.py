@@ -13,6 +13,7 @@ import torch
 
 import finetune
 import pretrain_on_ImageNet
+from console import run
 from findings import depth
 from findings import study as command
 from findings.__main__ import main
@@ -20,8 +21,7 @@ from findings.plan import COLUMNS
 from findings.slopes import summary
 from findings.table import read_table
 from models import checkpoint
-from safe_io import run
-from training import runstate
+from safe_io import locked, sha256
 
 HEADER = ",".join(COLUMNS)
 RESULT_HEADER = (
@@ -77,7 +77,7 @@ def test_plan_is_run_measured_and_fitted(task, tmp_path, capsys):
     assert record["train_images"] == int(first["samples"]) == 12
     assert (record["steps"], record["kept"], record["parent_sha256"]) == (
         *(2, "last"),
-        checkpoint.sha256(task / "a.pth"),
+        sha256(task / "a.pth"),
     )
     assert float(first["val_acc"]) == record["val_acc"]
     assert float(first["sum_lr"]) == pytest.approx(1e-4 * (1 + 0.5))  # cosine over two steps
@@ -92,8 +92,8 @@ def test_plan_is_run_measured_and_fitted(task, tmp_path, capsys):
     assert (null["start"], null["classes"], null["weight_decay"]) == ("null", "2", "0.0")
     # The start is neither theta_r nor theta_A, and T0 is measured against it.
     record = json.loads((tmp_path / f"{null_name()}.json").read_text())
-    assert record["parent_sha256"] == checkpoint.sha256(tmp_path / "null_seed1.pth")
-    assert checkpoint.sha256(task / "r.pth") != checkpoint.sha256(tmp_path / "null_seed1.pth")
+    assert record["parent_sha256"] == sha256(tmp_path / "null_seed1.pth")
+    assert sha256(task / "r.pth") != sha256(tmp_path / "null_seed1.pth")
 
 
 def null_name():
@@ -141,7 +141,7 @@ def test_checkpoint_from_another_start_is_not_measured(task, tmp_path, capsys):
 
 def test_row_that_another_process_runs_is_left_to_it(task, tmp_path, capsys):
     name = "Folder_theta_A_samples12_steps2_batch_size6_lr1e-4_seed0"
-    with runstate.locked(tmp_path / f"{name}.pth"):
+    with locked(tmp_path / f"{name}.pth"):
         assert study(task, tmp_path, ["Folder,theta_A,12,,2,6,1e-4,,0"]) == 0
     out = capsys.readouterr().out
     assert "left to another process: " in out

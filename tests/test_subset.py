@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from test_datasets import names, put
 
 import finetune
+from console import InputError, run
 from datasets import load
 from datasets.folder import Found, Samples
 from datasets.subset import draw, first_classes
 from models import build, checkpoint
-from safe_io import InputError, run
 
 
 def samples(counts):

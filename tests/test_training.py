@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import checkpoint
-from models.checkpoint import beside
-from safe_io import InputError
+from console import InputError
+from safe_io import sha256, sibling
 from training.device import choose_device, choose_precision
 from training.engine import evaluate, fit
 from training.record import COLUMNS, Record
@@ -104,7 +103,7 @@ def run_fit(model, train, val, path, *, lr=0.1, scheduler="constant", epochs=2, 
 
 
 def read_csv(path):
-    with open(beside(path, ".csv"), newline="") as file:
+    with open(sibling(path, ".csv"), newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -252,7 +251,7 @@ def test_kept_file_re_evaluates_to_its_accuracy(tmp_path, keep, expected):
         record = json.loads((tmp_path / f"{stem}.json").read_text())
         assert record["val_acc"] == pytest.approx(accuracy, abs=1e-4)
         assert record["kept_epoch"] == (2 if accuracy == 90 else 3)
-        assert record["sha256"] == checkpoint.sha256(tmp_path / f"{stem}.pth")
+        assert record["sha256"] == sha256(tmp_path / f"{stem}.pth")
         assert record["finished"] is True
         assert (record["best_epoch"], record["best_val_acc"]) == (2, pytest.approx(90))
         assert record["last_val_acc"] == pytest.approx(10)

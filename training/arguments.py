@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from console import ArgumentParser, integer, number, say
 from datasets.loader import Loader
 from datasets.workers import usable_cores
-from safe_io import ArgumentParser, integer, number, say
 
 from . import distributed
 from .device import (

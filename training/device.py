@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from safe_io import InputError, under_torchrun
+from console import InputError, under_torchrun
 
 from . import distributed
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from safe_io import InputError, SaidByFirst, under_torchrun
+from console import InputError, SaidByFirst, under_torchrun
 
 
 def start(device: torch.device) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from safe_io import Interrupted, say
+from console import Interrupted, say
 
 from . import distributed
 from .device import mixed_precision

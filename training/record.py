@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from console import InputError
 from models import checkpoint
-from models.checkpoint import beside
-from safe_io import InputError, atomic_write
+from safe_io import atomic_write, sibling
 
 COLUMNS = (
     "epoch",
@@ -43,7 +43,7 @@ Measure = Callable[[], tuple[float | None, list[dict[str, Any]]]]
 
 def outputs(path: Path, keep: str) -> dict[str, Path]:
     """The checkpoints that a run writes: "best" and "last" -> path."""
-    last = beside(path, "_last.pth") if keep == "both" else path
+    last = sibling(path, "_last.pth") if keep == "both" else path
     return {kept: file for kept, file in (("best", path), ("last", last)) if keep in (kept, "both")}
 
 
@@ -112,10 +112,10 @@ class Record:
             if last if kept == "last" else self.best is self.rows[-1]:
                 self.keep_parameters(path, kept, state_dict, unreadable)
         columns = (*COLUMNS, *(["transferability"] if self.measure else []))
-        atomic_write(beside(self.path, ".csv"), as_csv(columns, self.rows))
+        atomic_write(sibling(self.path, ".csv"), as_csv(columns, self.rows))
         if self.measure:
             layers = [{**row, **layer} for row in self.rows for layer in row.get("layers", ())]
-            atomic_write(beside(self.path, "_layers.csv"), as_csv(LAYER_COLUMNS, layers))
+            atomic_write(sibling(self.path, "_layers.csv"), as_csv(LAYER_COLUMNS, layers))
         if last:
             for path in self.kept:
                 self.write_json(path, unreadable, finished=True)
@@ -145,7 +145,7 @@ class Record:
             rewritten = at_epoch_end and (
                 epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
             )
-            if not rewritten and not (path.is_file() and checkpoint.sha256(path) == sha256):
+            if not rewritten and not (path.is_file() and sha256(path) == sha256):
                 raise InputError(
                     f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
                     "start anew with --overwrite"
@@ -173,7 +173,7 @@ class Record:
             "seconds": round(time.monotonic() - self.start, 1),
             "finished": finished,
         }
-        atomic_write(beside(path, ".json"), json.dumps(description, indent=1) + "\n")
+        atomic_write(sibling(path, ".json"), json.dumps(description, indent=1) + "\n")
 
 
 def as_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:

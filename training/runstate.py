@@ -12,12 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from console import InputError, Interrupted, SaidByFirst, say, under_torchrun, warn
 from models import checkpoint
-from models.checkpoint import beside
-from safe_io import InputError, Interrupted, SaidByFirst, atomic_path, say, under_torchrun, warn
+from safe_io import atomic_path, locked, sha256, sibling, start_time
 
 from . import distributed
-from .lock import locked, start_time
 
 # What may differ between a run and its continuation: it changes no number on the same device.
 MAY_CHANGE = {
@@ -43,8 +42,8 @@ class RunState:
     """
 
     def __init__(self, path: Path, *, config: Mapping[str, Any], save_minutes: float) -> None:
-        self.file = beside(path, ".resume")
-        self.previous = beside(path, ".resume.prev")
+        self.file = sibling(path, ".resume")
+        self.previous = sibling(path, ".resume.prev")
         self.config = json.loads(json.dumps(dict(config)))
         self.save_seconds = 60 * save_minutes
         self.last_save = time.monotonic()
@@ -142,9 +141,8 @@ def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: b
         "_layers.csv",
         ".json",
         "_last.json",
-        ".lock",
     ):
-        remove_half_written(beside(path, ending))
+        remove_half_written(sibling(path, ending))
     unfinished = state_files(path)
     if unfinished and not resume and not overwrite:
         raise InputError(
@@ -160,7 +158,7 @@ def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: b
             check_settings(path, record, settings)
             say(f"{path} is finished; nothing to do")
             return False
-        say(f"no {beside(path, '.resume')} to resume from; starting anew")
+        say(f"no {sibling(path, '.resume')} to resume from; starting anew")
     if path.exists() and not (resume and unfinished):
         say(f"{path} exists; it is replaced when the first epoch to keep is complete")
     return True
@@ -168,7 +166,7 @@ def begin(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: b
 
 def state_files(path: Path) -> list[Path]:
     """The states of an unfinished run that writes X.pth, the newest first."""
-    files = [beside(path, ending) for ending in (".resume", ".resume.prev")]
+    files = [sibling(path, ending) for ending in (".resume", ".resume.prev")]
     return [file for file in files if file.exists()]
 
 
@@ -183,8 +181,8 @@ def remove_half_written(path: Path) -> None:
 def finished_record(path: Path) -> dict[str, Any]:
     """X.json if it is of a finished run and speaks of the X.pth that is there, else {}."""
     try:
-        record = json.loads(beside(path, ".json").read_text(encoding="utf-8"))
-        finished = record["finished"] and record["sha256"] == checkpoint.sha256(path)
+        record = json.loads(sibling(path, ".json").read_text(encoding="utf-8"))
+        finished = record["finished"] and record["sha256"] == sha256(path)
         return {**record.get("args", {}), **record} if finished else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safe_io import InputError
+from console import InputError
 
 from . import distributed
 

@@ -1,24 +1,33 @@
 """T along the way of fine-tuning: step 3 on the parameters of the moment, after every epoch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from cal_transferability import measure
-from measurement.parameters import read_r
-from models import checkpoint
+from console import InputError, warn
 from models.checkpoint import Checkpoint
-from safe_io import InputError, warn
-from training.record import Measure
+from safe_io import sha256
+
+from .inputs import read_r
+from .results import Result
 
 
-def along_the_way(path_r: Path, theta_a: Checkpoint, model: nn.Module) -> Measure:
-    """A function that measures the parameters that `model` has when it is called.
+def along_the_way(
+    measure: Callable[[Checkpoint, Checkpoint, Checkpoint], Result],
+    path_r: Path,
+    theta_a: Checkpoint,
+    model: nn.Module,
+) -> Callable[[], tuple[float | None, list[dict[str, Any]]]]:
+    """A function that gives T of the parameters that `model` has when it is called.
+
+    measure: of step 3. The function returns the overall T (None while there is none) and a row per
+    layer.
 
     Raises InputError where theta_r is theta_A, or of another network.
     """
-    if checkpoint.sha256(path_r) == checkpoint.sha256(theta_a.path):
+    if sha256(path_r) == sha256(theta_a.path):
         raise InputError(f"-r {path_r} and -a {theta_a.path} hold the same; check -r")
     theta_r = read_r(path_r, theta_a)
 

@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safe_io import InputError, atomic_path
+from console import InputError
+from safe_io import atomic_path
 
 from .results import Group, Result
 

@@ -1,19 +1,34 @@
-"""What cannot be measured or is no number (an error), and what may not mean what it seems to."""
+"""Errors for files that cannot be compared or written, warnings for numbers that may mislead."""
 
 import math
 import statistics
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from console import InputError, warn
 from models.checkpoint import Checkpoint
 from models.layers import Layer, check_same_network
-from safe_io import InputError, warn
+from safe_io import check_output, sha256, sibling
 
-from .results import Result
+from .results import Result, read_record
 
 # Where training scripts keep a moving average of the parameters.
 EMA_CONTAINERS = ("model_ema", "ema")
+# What T depends on besides the data: of X.json, or of the arguments in it.
+BUDGET = (
+    "steps",
+    "kept",
+    "optimizer",
+    "lr",
+    "batch_size",
+    "weight_decay",
+    "scheduler",
+    "warmup_epochs",
+    "freeze",
+)
 
 
 def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
@@ -87,3 +102,58 @@ def rounding_step(x: Tensor) -> float:
     least = round(math.log2(type_.tiny))
     exponents = (torch.frexp(x.float()).exponent - 1).masked_fill_(x == 0, least).clamp_min_(least)
     return type_.eps * torch.exp2(exponents.double()).mean().item()
+
+
+def warn_of_other_parent(child: Path, parent: Path) -> None:
+    """Warn where the record beside `child` says that it was trained from another file."""
+    recorded = read_record(child).get("parent_sha256")
+    if recorded is not None and recorded != sha256(parent):
+        warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
+
+
+def warn_of_other_budgets(results: list[Result]) -> None:
+    """Warn where the records of files measured together are of different budgets."""
+    budgets = []
+    for record in (read_record(result.b) for result in results):
+        if record:
+            args = record.get("args")
+            budgets.append((args if isinstance(args, dict) else {}) | record)
+    differing = []
+    for key in BUDGET:
+        values = dict.fromkeys(str(budget.get(key)) for budget in budgets)
+        if len(values) > 1:
+            differing.append(f"{key} ({', '.join(values)})")
+    if differing:
+        warn(
+            f"the files differ in {', '.join(differing)}: their T cannot be compared as if only "
+            "the data differed"
+        )
+
+
+def check_outputs(given: Iterable[Path | None], inputs: list[Path]) -> list[Path]:
+    """Return the outputs that are `given` (None: not wanted).
+
+    Raises InputError where one cannot be written, or would replace another one or a file of
+    `inputs`. The records X.json and X.csv of the training runs beside the inputs are no less
+    precious.
+    """
+    outputs = [check_output(path) for path in given if path]
+    taken: dict[Path, str] = {}
+    for path in inputs:
+        # A record lies beside a link or beside what it points at.
+        for file in (path, path.resolve()):
+            taken |= dict.fromkeys(places(file), "it is given as an input")
+            for suffix in (".json", ".csv"):
+                reason = f"it belongs to the training run of {path}"
+                taken = dict.fromkeys(places(sibling(file, suffix)), reason) | taken
+    for output in outputs:
+        for place in places(output):
+            if place in taken:
+                raise InputError(f"cannot write {output}: {taken[place]}; give another file name")
+        taken |= dict.fromkeys(places(output), "it is another output")
+    return outputs
+
+
+def places(path: Path) -> set[Path]:
+    """Where a file lies by its name, and where a link of that name points."""
+    return {path.parent.resolve() / path.name, path.resolve()}

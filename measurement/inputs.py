@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models import ARCHS, build, checkpoint
+from console import InputError, warn
+from models import ARCHS, build, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.layers import check_same_network, identify, num_classes, partition
-from safe_io import InputError, warn
+from safe_io import sha256
 
-from .records import warn_of_other_parent
+from .checks import warn_of_other_parent
 
-SHIPPED = checkpoint.CKPT_DIR / "shipped"
-SHIPPED_PLOT = checkpoint.CKPT_DIR / "shipped_transferability.png"
+SHIPPED = paths.CKPT_DIR / "shipped"
+SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
 
 
 class Pair(NamedTuple):
@@ -60,7 +61,7 @@ def check_shipped() -> None:
         raise InputError(f"{sums} is missing; restore it: git checkout -- ckpt/shipped")
     for expected, name in map(str.split, sums.read_text(encoding="utf-8").splitlines()):
         path = SHIPPED / name
-        if not path.is_file() or checkpoint.sha256(path) != expected:
+        if not path.is_file() or sha256(path) != expected:
             state = "is damaged or another file (SHA-256)" if path.is_file() else "is missing"
             raise InputError(f"{path} {state}; restore it: git checkout -- ckpt/shipped/{name}")
 
@@ -70,7 +71,7 @@ def read_pair(r_name: str, a_name: str, *, arch: str | None) -> Pair:
 
     r_name: a file, or random:SEED. Raises InputError when they are of different networks.
     """
-    a = checkpoint.read(checkpoint.locate(a_name))
+    a = checkpoint.read(paths.locate(a_name))
     grouped = partition(a.shapes)
     arch = arch or identify(a.shapes)
     if not grouped.family:
@@ -79,7 +80,7 @@ def read_pair(r_name: str, a_name: str, *, arch: str | None) -> Pair:
             f"own, and the last one ({grouped.head}) is taken for the classifier"
         )
     is_substitute = r_name.startswith("random:")
-    r = substitute(r_name, arch, a) if is_substitute else read_r(checkpoint.locate(r_name), a)
+    r = substitute(r_name, arch, a) if is_substitute else read_r(paths.locate(r_name), a)
     return Pair(r, a, arch, is_substitute)
 
 

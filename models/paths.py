@@ -1,0 +1,88 @@
+"""Where checkpoints are: a bare name means ckpt/NAME beside the scripts."""
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from console import InputError, say
+from safe_io import check_output
+
+from . import split_zip
+
+CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
+
+
+def locate(name: str) -> Path:
+    """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
+
+    Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
+    unpacked beside it first. Raises InputError where there is no such file, or no whole archive.
+    """
+    path = path_of(name)
+    # os.path, as pathlib raises OSError for a name that is too long.
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; give a checkpoint file")
+    if os.path.isfile(path):
+        return path
+    if os.path.exists(path):
+        # Nobody may ever write to a pipe.
+        raise InputError(f"{path} is no regular file; give a checkpoint file")
+    archive = archive_of(path)
+    if not os.path.isfile(archive):
+        raise InputError(
+            f"checkpoint {path} is missing; copy the original repository's split archives into "
+            f"{CKPT_DIR} (see README.md there), run steps 1 and 2, or run step 3 without -r, -a "
+            "and -b for the shipped narrow network"
+        )
+    split_zip.join(archive, path)
+    say(f"{path} unpacked from {archive}")
+    return path
+
+
+def path_of(name: str) -> Path:
+    """The place of `locate` where the file or its archive is; the first one if neither is."""
+    places = [Path(name)]
+    if os.path.dirname(name) == "":
+        places.insert(0, CKPT_DIR / name)
+    for path in places:
+        if os.path.exists(path) or os.path.isfile(archive_of(path)):
+            return path
+    return places[0]
+
+
+def archive_of(path: Path) -> Path:
+    """The archive that may hold a checkpoint: X.zip for X.pth."""
+    return path.parent / f"{path.stem}.zip"
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The names, with shell patterns (places as in `locate`) replaced by what they match.
+
+    A file that is named twice is taken once. Raises InputError for a pattern without a match.
+    """
+    expanded = []
+    for name in names:
+        if not glob.has_magic(name) or os.path.exists(path_of(name)):
+            expanded.append(name)
+            continue
+        folders = ["" if os.path.dirname(name) else glob.escape(str(CKPT_DIR)), "."]
+        found = next(filter(None, (glob.glob(os.path.join(f, name)) for f in folders)), None)
+        if not found:
+            raise InputError(f"no file matches {name}")
+        expanded += sorted(found)
+    return list(dict.fromkeys(expanded))
+
+
+def output_path(name: str) -> Path:
+    """Path of the checkpoint `name` for writing: a bare name means ckpt/NAME, and ckpt/ is made.
+
+    Raises InputError where it cannot be written.
+    """
+    if os.path.dirname(name):
+        return check_output(Path(name))
+    try:
+        CKPT_DIR.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {CKPT_DIR}: {error.strerror}") from error
+    return check_output(CKPT_DIR / name)
