@@ -36,7 +36,7 @@ def test_all_four_are_listed_with_their_sums():
     assert sorted(sums) == NAMES
     for name, digest in sums.items():
         assert sha256(SHIPPED / name) == digest
-    parameters.check_shipped()
+    inputs.check_shipped()
 
 
 @pytest.mark.parametrize("name", NAMES)

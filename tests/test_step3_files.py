@@ -841,7 +841,7 @@ def test_published_curve_has_18_points_and_its_mean_in_the_title(
 
 
 def test_published_curve_is_drawn_by_its_command_beside_the_script(tmp_path):
-    names = ("safe_io.py", "measurement", "models", "findings", "figures/published_cifar10.py")
+    names = "console.py safe_io.py measurement models findings figures/published_cifar10.py".split()
     for name in names:
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ import torch
 
 from console import InputError
 from models import checkpoint
-from safe_io import atomic_write, sibling
+from safe_io import atomic_write, sha256, sibling
 
 COLUMNS = (
     "epoch",
@@ -122,8 +122,8 @@ class Record:
 
     def keep_parameters(self, path: Path, kept: str, state_dict: Mapping, unreadable: int) -> None:
         """Write the parameters of the newest row, and the JSON that describes them."""
-        sha256 = checkpoint.write(path, state_dict)
-        self.kept[path] = (self.rows[-1]["epoch"], sha256, kept)
+        digest = checkpoint.write(path, state_dict)
+        self.kept[path] = (self.rows[-1]["epoch"], digest, kept)
         self.write_json(path, unreadable, finished=False)
 
     def state(self) -> dict[str, Any]:
@@ -138,14 +138,14 @@ class Record:
         """
         self.rows = [dict(row) for row in state["rows"]]
         self.start = time.monotonic() - state["seconds"]
-        for name, (epoch, sha256, kept) in state["kept"].items():
+        for name, (epoch, digest, kept) in state["kept"].items():
             path = self.path.with_name(name)
-            self.kept[path] = (epoch, sha256, kept)
+            self.kept[path] = (epoch, digest, kept)
             # What is of the newest epoch, or will be replaced by it, is then written in any case.
             rewritten = at_epoch_end and (
                 epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
             )
-            if not rewritten and not (path.is_file() and sha256(path) == sha256):
+            if not rewritten and not (path.is_file() and sha256(path) == digest):
                 raise InputError(
                     f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
                     "start anew with --overwrite"
@@ -153,7 +153,7 @@ class Record:
 
     def write_json(self, path: Path, unreadable: int, *, finished: bool) -> None:
         """Write X.json for the checkpoint X.pth."""
-        epoch, sha256, kept = self.kept[path]
+        epoch, digest, kept = self.kept[path]
         row, now, best = self.rows[epoch - 1], self.rows[-1], self.best
         description = {
             **self.facts,
@@ -168,7 +168,7 @@ class Record:
             "last_val_acc": now["val_acc"],
             "val_acc": row["val_acc"],
             "train_loss": row["train_loss"],
-            "sha256": sha256,
+            "sha256": digest,
             "versions": versions(),
             "seconds": round(time.monotonic() - self.start, 1),
             "finished": finished,
