@@ -86,7 +86,7 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     different networks, hold values that are not finite, or when nothing moved between them.
     """
     check_comparable(r, a, b)
-    layers, left_out = layers_to_compare(r.shapes, a.shapes, b.shapes)
+    layers, left_out = layers_to_compare(r.partition, a.partition, b.partition)
     if left_out:
         warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
     keys = [key for x in layers if per_tensor and not x.is_classifier for key in x.tensors]
@@ -127,9 +127,9 @@ def measure_files(
 def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
     b = checkpoint.read(paths.locate(name))
-    found = num_classes(b.shapes)
-    if classes not in (None, found):
-        raise InputError(f"{b.path} has a classifier of {found} classes, not {classes}")
+    outputs = num_classes(b.partition)
+    if classes not in (None, outputs):
+        raise InputError(f"{b.path} has a classifier of {outputs} classes, not {classes}")
     result = measure(pair.r, pair.a, b, per_tensor=per_tensor)
     warn_of_doubts(result, pair.a, b)
     warn_of_other_parent(b.path, pair.a.path)

@@ -83,7 +83,7 @@ def evaluate_file(
     """
     theta = checkpoint.read(path)
     arch = architecture(theta, arch)
-    if num_classes(theta.shapes) is None:
+    if num_classes(theta.partition) is None:
         raise InputError(f"{path} has no classifier, so there is nothing to evaluate")
     train_set, val_set, classes = load(
         dataset,
@@ -94,9 +94,9 @@ def evaluate_file(
         seed=seed,
     )
     images = train_set if split == "train" else val_set
-    if num_classes(theta.shapes) != len(classes):
+    if num_classes(theta.partition) != len(classes):
         raise InputError(
-            f"{path} has a classifier of {num_classes(theta.shapes)} classes, but {dataset} in "
+            f"{path} has a classifier of {num_classes(theta.partition)} classes, but {dataset} in "
             f"{data_dir} has {len(classes)}"
         )
 

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     path_r = paths.locate(args.r) if args.r else None
     refuse_overwriting({"-a": path_a, "-r": path_r}, path_b, keep=args.keep)
     theta_a = checkpoint.read(path_a)
-    arch_a = identify(theta_a.shapes)
+    arch_a = identify(theta_a.partition)
     if arch_a in ARCHS and arch_a != args.arch:
         raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
 

@@ -144,7 +144,7 @@ def check_networks(r: Path, a: Path, arch: str | None) -> str:
     Before anything is trained: step 3 would refuse them after it.
     """
     theta_r, theta_a = checkpoint.read(r), checkpoint.read(a)
-    check_same_network(theta_a.shapes, theta_r.shapes, name_a=str(a), name_other=str(r))
+    check_same_network(theta_a.partition, theta_r.partition, name_a=str(a), name_other=str(r))
     return architecture(theta_a, arch)
 
 

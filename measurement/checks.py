@@ -36,7 +36,9 @@ def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
     if a.path.resolve() == b.path.resolve():
         raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
     for other in (r, b):
-        check_same_network(a.shapes, other.shapes, name_a=str(a.path), name_other=str(other.path))
+        check_same_network(
+            a.partition, other.partition, name_a=str(a.path), name_other=str(other.path)
+        )
 
 
 def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:

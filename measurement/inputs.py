@@ -9,7 +9,7 @@ import torch
 from console import InputError, warn
 from models import ARCHS, build, checkpoint, paths
 from models.checkpoint import Checkpoint
-from models.layers import check_same_network, identify, num_classes, partition
+from models.layers import check_same_network, identify, num_classes
 from safe_io import sha256
 
 from .checks import warn_of_other_parent
@@ -72,12 +72,11 @@ def read_pair(r_name: str, a_name: str, *, arch: str | None) -> Pair:
     r_name: a file, or random:SEED. Raises InputError when they are of different networks.
     """
     a = checkpoint.read(paths.locate(a_name))
-    grouped = partition(a.shapes)
-    arch = arch or identify(a.shapes)
-    if not grouped.family:
+    arch = arch or identify(a.partition)
+    if not a.partition.family:
         warn(
             f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
-            f"own, and the last one ({grouped.head}) is taken for the classifier"
+            f"own, and the last one ({a.partition.head}) is taken for the classifier"
         )
     is_substitute = r_name.startswith("random:")
     r = substitute(r_name, arch, a) if is_substitute else read_r(paths.locate(r_name), a)
@@ -92,7 +91,7 @@ def read_r(path: Path, a: Checkpoint) -> Checkpoint:
     r = checkpoint.read(path)
     warn_of_other_parent(a.path, path)
     # Said here once, and not for every file of theta_FB.
-    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=str(path))
+    check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=str(path))
     return r
 
 
@@ -108,7 +107,7 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
     if arch not in ARCHS:
         raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
     torch.manual_seed(int(seed))
-    theta_r = build(arch, num_classes(a.shapes) or 1000).state_dict()
+    theta_r = build(arch, num_classes(a.partition) or 1000).state_dict()
     r = Checkpoint(Path(name), theta_r, container="")
-    check_same_network(a.shapes, r.shapes, name_a=str(a.path), name_other=name)
+    check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=name)
     return r

@@ -33,18 +33,17 @@ ARCHS = (*TORCHVISION, *NARROW, "vit_small")
 
 
 def default_image_size(arch: str) -> int | None:
-    """Pixels a side of a network that is made for one size, None for one that takes any."""
+    """Return the image size of a network built for a fixed one, None for the others."""
     return 224 if arch.startswith("vit_") or arch == "maxvit_t" else None
 
 
 def build(arch: str, num_classes: int = 1000, *, image_size: int = 224) -> nn.Module:
-    """Build the network `arch` (one of ARCHS) at its standard random initialisation.
+    """Build the network `arch` (one of ARCHS) with its standard random initialisation.
 
     Input: images [N, 3, H, W]. Output: logits [N, num_classes]. The parameters are drawn from
-    torch's global generator. image_size: pixels a side, which some networks are made for (ViT's
-    position embedding); the others take any. GoogLeNet and Inception come without auxiliary
-    classifiers. Raises InputError for an unknown name, and for an image size that the network
-    cannot be made for.
+    torch's global generator. image_size: pixels a side, for networks of a fixed size (ViT's
+    position embedding). GoogLeNet and Inception are built without auxiliary classifiers. Raises
+    InputError for an unknown name, and for an image size that the network does not allow.
     """
     if arch not in ARCHS:
         raise InputError(f"unknown architecture {arch!r}; known: {', '.join(ARCHS)}")

@@ -1,13 +1,16 @@
-"""Parameter files: read without running code, and written whole or not at all."""
+"""Checkpoint files: read without running any code in them, written whole or not at all."""
 
 import argparse
 import pathlib
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +19,8 @@ from torch import Tensor
 from console import InputError, warn
 from safe_io import atomic_path, sha256
 
-from . import split_zip
 from .dialects import to_torchvision
+from .layers import Partition, partition
 
 # Where training scripts put the state dict, in the order of preference.
 CONTAINERS = (
@@ -34,29 +37,32 @@ CONTAINERS = (
 )
 # Keys that a message lists at most.
 MOST_NAMES = 8
-# What data-parallel, compiled and composed modules put before every key.
+# Prefixes that data-parallel, compiled and composed modules add to every key.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+# Local file header of a ZIP member; its last two fields are the lengths of name and extra field.
+LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
-class Checkpoint(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
     """A state dict and where it came from.
 
     tensors: key -> tensor on the CPU, floating-point or not, in file order.
-    container: top-level key under which it was found, "" for a plain state dict.
+    container: top-level key that held it, "" for a plain state dict.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     container: str
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Key -> shape of the plain floating-point tensors: what `models.layers` works on."""
-        return {k: tuple(v.shape) for k, v in self.tensors.items() if is_plain(v)}
+    @cached_property
+    def partition(self) -> Partition:
+        """The layers, from keys and shapes of the floating-point tensors."""
+        return partition({k: tuple(v.shape) for k, v in self.tensors.items() if is_plain(v)})
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether `x` holds numbers that can be compared: floating-point, neither sparse nor nested."""
+    """Whether `x` can be compared element by element: floating-point, neither sparse nor nested."""
     # float4_e2m1fn_x2 packs two numbers into an element, and cannot be converted.
     return (
         x.is_floating_point()
@@ -69,9 +75,9 @@ def is_plain(x: Tensor) -> bool:
 def read(path: Path) -> Checkpoint:
     """Read the state dict in a file without running any code in it.
 
-    Containers such as {"state_dict": ...} are opened and prefixes such as "module." taken off.
-    Tensors of a zip-format file stay memory-mapped. Raises InputError, naming the file, for
-    whatever is no state dict.
+    Containers such as {"state_dict": ...} are opened, prefixes such as "module." removed. Tensors
+    of a zip-format file stay memory-mapped. Raises InputError, naming the file, for anything that
+    is not a state dict.
     """
     content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
     if not isinstance(content, Mapping):
@@ -86,7 +92,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def unpickle(path: Path) -> Any:
-    """What torch.load reads from a file with `weights_only`: nearly any object without behaviour.
+    """Return the content of a file as torch.load reads it with `weights_only`.
 
     Raises InputError for a file that cannot be read, and for every complaint of torch.
     """
@@ -103,41 +109,40 @@ def unpickle(path: Path) -> Any:
             torch.serialization.safe_globals(harmless_globals()),
             warnings.catch_warnings(),
         ):
-            # torch warns of what it refuses a moment later; one line has to do.
+            # torch warns before it refuses; the error says enough.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
     except Exception as error:
-        # Nearly any exception can come out of a file that is not a checkpoint (KeyError from a text
-        # file, EOFError, RuntimeError, ...), so this one place catches them all.
+        # A file that is not a checkpoint can raise nearly anything (KeyError for a text file,
+        # EOFError, RuntimeError, ...), so this one place catches every exception.
         raise InputError(explain(error, path)) from error
 
 
 def check_zip(path: Path) -> bool:
     """Whether the tensors of a zip-format file can be mapped: they are stored, not deflated.
 
-    torch looks at no checksum, and maps whatever lies where a member's header says it starts. So
-    the members around the tensors, which say what these are, are checked against their CRC-32, and
-    every stored one must fill its place up to the next. Tensors themselves are not read here.
-    Raises BadZipFile (or what else zipfile raises) for a damaged file.
+    torch checks no checksum, and maps the bytes at the offset in a member's header, whatever they
+    are. So the members that describe the tensors are checked against their CRC-32, and every stored
+    member has to end where the next one starts. The tensors themselves are not read here. Raises
+    BadZipFile (or another exception of zipfile) for a damaged file.
     """
-    layout, _ = split_zip.LOCAL
     stored = True
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.header_offset)
         ends = [*(member.header_offset for member in members[1:]), archive.start_dir]
         for member, end in zip(members, ends, strict=True):
-            # torch writes 0 where it was told to compute no checksum.
+            # torch writes 0 when checksums are turned off.
             member.CRC = member.CRC or None
             if "/data/" not in member.filename:
                 archive.read(member)
             if member.compress_type != zipfile.ZIP_STORED:
                 stored = False
                 continue
-            # The last two fields of a local header are the lengths of name and extra field, after
-            # which the data starts. A descriptor of 16 or 24 bytes may follow (flag 8).
+            # The data follow the header, its name and extra field, and end with the next member,
+            # or with a descriptor of 16 or 24 bytes before it (flag 8).
             file.seek(member.header_offset)
-            *_, name, extra = layout.unpack(file.read(layout.size))
-            at = member.header_offset + layout.size + name + extra + member.compress_size
+            *_, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+            at = member.header_offset + LOCAL_HEADER.size + name + extra + member.compress_size
             file.seek(at)
             if member.flag_bits & 8 and member.compress_size:
                 fits = end - at in (16, 24) and file.read(4) == b"PK\7\x08"
@@ -149,9 +154,9 @@ def check_zip(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of the safetensors package: key -> tensor on the CPU.
+    """Return the tensors of a safetensors file: key -> tensor on the CPU.
 
-    Raises InputError where the package is not installed, or the file is damaged.
+    Raises InputError if the package is not installed or the file is damaged.
     """
     try:
         from safetensors import SafetensorError
@@ -167,7 +172,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def explain(error: Exception, path: Path) -> str:
-    """One line for an exception of torch.load."""
+    """Return the message for an exception of torch.load."""
     if isinstance(error, UnicodeEncodeError):
         return f"the name of {path} is not valid UTF-8, which torch cannot open; rename it"
     text = str(error)
@@ -181,7 +186,7 @@ def explain(error: Exception, path: Path) -> str:
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript archive, which holds code; save its state_dict() instead"
-    # A pickle may start with anything, so damage cannot be told from another protocol.
+    # A pickle has no signature, so damage looks like an unknown protocol.
     protocol = (
         ", or was saved with a pickle protocol that torch's safe reader does not know"
         if "Unsupported operand" in text
@@ -194,15 +199,15 @@ def explain(error: Exception, path: Path) -> str:
 
 
 def harmless_globals() -> list:
-    """Classes without behaviour that training scripts store beside the weights."""
+    """Return the classes without behaviour that training scripts store with the weights."""
     paths = [pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath]
-    # NumPy's two constructors, whose module NumPy 2 renamed; files name it either way.
+    # NumPy's two constructors; NumPy 2 renamed their module, and files use both names.
     constructors = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     cores = ("numpy.core.multiarray", "numpy._core.multiarray")
     return [
         argparse.Namespace,
         *paths,
-        # Python 3.13 moved the classes; files name them either way.
+        # Python 3.13 moved these classes, and files use both names.
         *((cls, f"pathlib._local.{cls.__name__}") for cls in paths),
         *((cls, f"pathlib.{cls.__name__}") for cls in paths),
         np.ndarray,
@@ -213,18 +218,18 @@ def harmless_globals() -> list:
 
 
 def open_container(content: Mapping, path: Path) -> tuple[Mapping, str]:
-    """The mapping that holds the parameters, and the key it was under ("" at the top level).
+    """Return the mapping that holds the parameters, and its key ("" for the top level itself).
 
-    Of several under CONTAINERS the first is taken, with a warning.
+    Of several keys of CONTAINERS the first is used, with a warning.
     """
     container = ""
     for _ in range(3):
-        found = [k for k in CONTAINERS if holds_tensors(content.get(k))]
-        if not found:
+        keys = [k for k in CONTAINERS if holds_tensors(content.get(k))]
+        if not keys:
             break
-        if len(found) > 1:
-            warn(f"{path} holds {', '.join(found)}; using {found[0]!r}")
-        content, container = content[found[0]], found[0]
+        if len(keys) > 1:
+            warn(f"{path} holds {', '.join(keys)}; using {keys[0]!r}")
+        content, container = content[keys[0]], keys[0]
     return content, container
 
 
@@ -238,7 +243,7 @@ def holds_tensors(value: Any, depth: int = 3) -> bool:
 
 
 def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off PREFIXES, in any order and nesting, while all floating-point tensors carry one."""
+    """Remove PREFIXES, in any order and nesting, as long as all floating-point keys share one."""
     while True:
         parameters = [k for k, v in tensors.items() if v.is_floating_point()]
         prefix = next(
@@ -250,7 +255,7 @@ def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def names(keys: Iterable) -> str:
-    """The first keys as text for a message, "none" for none."""
+    """Return the first keys as text for a message, "none" if there are none."""
     keys = [str(key) for key in keys]
     more = f", ... ({len(keys)} in all)" if len(keys) > MOST_NAMES else ""
     return ", ".join(keys[:MOST_NAMES]) + more or "none"
@@ -259,8 +264,8 @@ def names(keys: Iterable) -> str:
 def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
     """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256.
 
-    state_dict: key -> tensor of any shape, type and device. Raises InputError where it cannot be
-    written, as on a full disk; a file that was there before is untouched then.
+    state_dict: key -> tensor of any shape, type and device. Raises InputError if writing fails, as
+    on a full disk; an older file of that name is then untouched.
     """
     plain = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     with atomic_path(path) as temporary:
@@ -269,13 +274,16 @@ def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
 
 
 def save(path: Path, content: Any) -> None:
-    """torch.save whose bytes depend on the content alone; raises OSError on a full disk."""
-    # Given a path, torch writes the file's name into it, and reports a full disk as RuntimeError.
+    """Save as torch.save does, with bytes that depend on the content alone.
+
+    Raises OSError on a full disk.
+    """
+    # Given a path, torch would write the file's name into the archive.
     with open(path, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # After a write that failed, torch misses those bytes and says only that.
+            # torch reports a failed write as bytes that are missing.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise

@@ -1,11 +1,10 @@
-"""Other names for the same tensors: keys of timm and of old torchvision, turned into today's."""
+"""Keys of timm and of early torchvision, translated into those of today's torchvision."""
 
 import re
 
 from torch import Tensor
 
-# timm's vision transformers (DeiT and DINO use the same names). Order matters: `norm.` is the last
-# normalisation of the network, `blocks.0.norm1.` one inside a block.
+# timm's vision transformers; DeiT and DINO use the same names.
 TIMM_VIT = (
     (r"cls_token", "class_token"),
     (r"pos_embed", "encoder.pos_embedding"),
@@ -19,7 +18,7 @@ TIMM_VIT = (
     (r"norm\.", "encoder.ln."),
     (r"head\.", "heads.head."),
 )
-# Names that torchvision's own networks had in earlier releases.
+# Names in torchvision's own networks of earlier releases.
 OLD_TORCHVISION = (
     (r"(.*denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
     (r"(encoder\.layers\.encoder_layer_\d+\.mlp)\.linear_1\.", r"\1.0."),
@@ -28,9 +27,9 @@ OLD_TORCHVISION = (
 
 
 def to_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under torchvision's keys, in the same order; unknown keys stay.
+    """Return the tensors under torchvision's keys, in the same order; unknown keys stay.
 
-    timm's keys are told by two that every vision transformer of it has.
+    timm's dialect is recognised by two keys that each of its vision transformers has.
     """
     table = OLD_TORCHVISION
     if "blocks.0.attn.qkv.weight" in tensors and "patch_embed.proj.weight" in tensors:
@@ -39,7 +38,7 @@ def to_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename(key: str, table: tuple[tuple[str, str], ...]) -> str:
-    """The key with the first pattern that matches its start replaced."""
+    """Return the key, its start replaced by the first pattern that matches."""
     for pattern, replacement in table:
         match = re.match(pattern, key)
         if match:

@@ -4,9 +4,8 @@ A layer is the stem convolution, a residual block (ResNet), a dense layer or a t
 (DenseNet), an encoder block (ViT), and the classifier. Only weights of convolutions and linear maps
 on the main path count; biases, normalisation and the convolutions of shortcuts do not.
 
-Everything is decided from `shapes`, key -> shape of every floating-point tensor of a state dict in
-file order (`Checkpoint.shapes`), so no network is built and torchvision is not imported. A new
-family is one more entry in FAMILIES.
+Everything is decided from keys and shapes, so no network is built and torchvision is not imported.
+A new family is one more entry in FAMILIES.
 """
 
 import re
@@ -23,7 +22,7 @@ class Family(NamedTuple):
     """Networks whose keys follow one scheme.
 
     layers: patterns of the counted weights. Group `layer` names the layer; `stage` and `block` are
-        its place, so that the order of layers does not depend on the order in the file.
+        its position, so that the order of layers does not depend on the order in the file.
     head: module that holds the classifier.
     uncounted: pattern of the other weights of two or more dimensions that such a network has.
     lists_classifier: whether the classifier is a point of the paper's figures of this family.
@@ -83,19 +82,26 @@ class Layer(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Layers in network order, the classifier last if the network has one.
+    """The layers of one file, in network order, the classifier last if there is one.
 
+    shapes: key -> shape of every floating-point tensor, in file order.
     head: module of the classifier ("" for a backbone without one).
     family: name of the entry of FAMILIES, or "" where every weight is a layer of its own.
     """
 
+    shapes: Shapes
     layers: tuple[Layer, ...]
     head: str
     family: str
 
+    @property
+    def counted(self) -> list[str]:
+        """Keys of all weights of the layers without the classifier."""
+        return [key for x in self.layers if not x.is_classifier for key in x.tensors]
+
 
 def weights(shapes: Shapes) -> list[str]:
-    """Keys of what can count: two or more dimensions, not empty, a key that ends in `weight`."""
+    """Return the keys that can count: non-empty, two or more dimensions, ending in `weight`."""
     return [
         key
         for key, shape in shapes.items()
@@ -106,7 +112,8 @@ def weights(shapes: Shapes) -> list[str]:
 def partition(shapes: Shapes) -> Partition:
     """Group the weights of a network into layers.
 
-    Every weight of a network of a known family has to be of a layer, or known not to count. Other
+    shapes: key -> shape of every floating-point tensor of a state dict, in file order. Every weight
+    of a network of a known family has to belong to a layer, or to be known not to count. Other
     networks get one layer per weight, named by its key; the last one is the classifier.
     """
     for family in FAMILIES:
@@ -115,12 +122,12 @@ def partition(shapes: Shapes) -> Partition:
             return grouped
     keys = weights(shapes)
     layers = [Layer(key, (key,), is_classifier=key == keys[-1]) for key in keys]
-    return Partition(tuple(layers), module_of(keys[-1]) if keys else "", family="")
+    return Partition(shapes, tuple(layers), module_of(keys[-1]) if keys else "", family="")
 
 
 def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
-    """The partition, or None where a pattern finds nothing or a weight is not accounted for."""
-    places: dict[str, tuple[int, int, int]] = {}
+    """Return the partition, or None if a pattern matches no weight or a weight no pattern."""
+    positions: dict[str, tuple[int, int, int]] = {}
     tensors: dict[str, list[str]] = {}
     used = set()
     for key in weights(shapes):
@@ -129,8 +136,9 @@ def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
         for rank, pattern in enumerate(family.layers):
             match = re.fullmatch(pattern, key)
             if match:
-                place = {"stage": 0, "block": 0, **match.groupdict()}
-                places[match["layer"]] = (int(place["stage"]), rank, int(place["block"]))
+                numbers = {"stage": 0, "block": 0, **match.groupdict()}
+                position = int(numbers["stage"]), rank, int(numbers["block"])
+                positions[match["layer"]] = position
                 tensors.setdefault(match["layer"], []).append(key)
                 used.add(rank)
                 break
@@ -138,15 +146,16 @@ def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
             return None
     if len(used) < len(family.layers):
         return None
-    layers = [Layer(name, tuple(sorted(tensors[name]))) for name in sorted(places, key=places.get)]
+    names = sorted(positions, key=positions.get)
+    layers = [Layer(name, tuple(sorted(tensors[name]))) for name in names]
     head = tuple(key for key in weights(shapes) if in_module(key, family.head))
     if head and family.lists_classifier:
         layers.append(Layer(family.head, head, is_classifier=True))
-    return Partition(tuple(layers), module_of(head[-1]) if head else "", family.name)
+    return Partition(shapes, tuple(layers), module_of(head[-1]) if head else "", family.name)
 
 
 def module_of(key: str) -> str:
-    """The module that owns the tensor `key`."""
+    """Return the module that owns the tensor `key`."""
     return key.rpartition(".")[0]
 
 
@@ -155,19 +164,18 @@ def in_module(key: str, module: str) -> bool:
     return key.startswith(module + ".")
 
 
-def check_same_network(a: Shapes, other: Shapes, *, name_a: str, name_other: str) -> None:
+def check_same_network(a: Partition, other: Partition, *, name_a: str, name_other: str) -> None:
     """Raise InputError unless both files hold the same counted weights, with the same shapes.
 
     The message names both architectures where they are known, and the first tensor that differs.
     Classifiers are not compared: downstream tasks have other numbers of classes.
     """
-    grouped_a, grouped_other = partition(a), partition(other)
     left_out = auxiliary_heads(a, other)
-    keys_a = [key for key in counted(grouped_a) if key not in left_out]
+    keys_a = [key for key in a.counted if key not in left_out]
     keys_other = [
         key
-        for key in (counted(grouped_other) if grouped_other.family else weights(other))
-        if key not in left_out and not in_module(key, grouped_a.head)
+        for key in (other.counted if other.family else weights(other.shapes))
+        if key not in left_out and not in_module(key, a.head)
     ]
     start = f"{name_a} ({identify(a)}) and {name_other} ({identify(other)}) are different networks"
     if keys_a and keys_other and not set(keys_a) & set(keys_other):
@@ -176,68 +184,61 @@ def check_same_network(a: Shapes, other: Shapes, *, name_a: str, name_other: str
             f"{len(keys_other)} of the second, such as {keys_other[0]}"
         )
     for key in [*keys_a, *keys_other]:
-        if key not in a or key not in other:
-            owner, lacking = (name_a, name_other) if key in a else (name_other, name_a)
-            shape = list(a.get(key) or other[key])
+        if key not in a.shapes or key not in other.shapes:
+            owner, lacking = (name_a, name_other) if key in a.shapes else (name_other, name_a)
+            shape = list(a.shapes.get(key) or other.shapes[key])
             raise InputError(f"{start}: {key} {shape} of {owner} is missing in {lacking}")
-        if a[key] != other[key]:
+        if a.shapes[key] != other.shapes[key]:
             raise InputError(
-                f"{start}: {key} has the shape {list(a[key])} in the first "
-                f"and {list(other[key])} in the second"
+                f"{start}: {key} has the shape {list(a.shapes[key])} in the first "
+                f"and {list(other.shapes[key])} in the second"
             )
 
 
-def auxiliary_heads(a: Shapes, b: Shapes) -> list[str]:
-    """Weights of an ungrouped network that are of classifiers beside the last one.
+def auxiliary_heads(a: Partition, b: Partition) -> list[str]:
+    """Return the weights of an ungrouped network that belong to classifiers before the last one.
 
     Their first dimension is the number of classes of A in A, and that of B in B; or B lacks them.
     """
-    grouped = partition(a)
-    if grouped.family or not grouped.layers:
+    if a.family or not a.layers:
         return []
-    lacking = [k for k in weights(a) if k not in b and k.startswith(AUXILIARY)]
-    head = grouped.layers[-1].tensors[0]
-    if head not in b or a[head][0] == b[head][0]:
+    keys, head = weights(a.shapes), a.layers[-1].tensors[0]
+    lacking = [k for k in keys if k not in b.shapes and k.startswith(AUXILIARY)]
+    if head not in b.shapes or a.shapes[head][0] == b.shapes[head][0]:
         return lacking
-    sides = (a[head][0], b[head][0])
-    return lacking + [k for k in weights(a) if k != head and k in b and (a[k][0], b[k][0]) == sides]
+    sides = a.shapes[head][0], b.shapes[head][0]
+    shared = [k for k in keys if k in b.shapes and k != head]
+    return lacking + [k for k in shared if (a.shapes[k][0], b.shapes[k][0]) == sides]
 
 
-def layers_to_compare(r: Shapes, a: Shapes, b: Shapes) -> tuple[list[Layer], list[str]]:
-    """The layers that T has a value for, and the weights of auxiliary classifiers, left out of it.
+def layers_to_compare(r: Partition, a: Partition, b: Partition) -> tuple[list[Layer], list[str]]:
+    """Return the layers to measure, and the weights of auxiliary classifiers, which are left out.
 
-    r, a, b: shapes of theta_r, theta_A, theta_FB, which are of one network (`check_same_network`).
-    The layers are in network order; the classifier is the last one if B has one.
+    r, a, b: of theta_r, theta_A, theta_FB, which are of one network (`check_same_network`). The
+    layers are in network order; the classifier is the last one if B has one.
     """
-    grouped = partition(a)
-    if grouped.family:
-        # Only B needs to have a classifier for one to be listed.
-        grouped = partition(b)
     left_out = dict.fromkeys(key for x in (r, b) for key in auxiliary_heads(a, x))
-    layers = [x for x in grouped.layers if x.tensors[0] in b and x.name not in left_out]
+    # Only B needs to have a classifier for one to be listed.
+    grouped = b if a.family else a
+    layers = [x for x in grouped.layers if x.tensors[0] in b.shapes and x.name not in left_out]
     return layers, list(left_out)
 
 
-def num_classes(shapes: Shapes) -> int | None:
-    """Outputs of the classifier; None for a network without one."""
-    return next(iter(shapes.get(f"{partition(shapes).head}.weight", ())), None)
+def num_classes(grouped: Partition) -> int | None:
+    """Return the number of outputs of the classifier, None for a network without one."""
+    return next(iter(grouped.shapes.get(f"{grouped.head}.weight", ())), None)
 
 
-def counted(grouped: Partition) -> list[str]:
-    """Keys of all weights of the layers without the classifier."""
-    return [key for layer in grouped.layers if not layer.is_classifier for key in layer.tensors]
-
-
-def identify(shapes: Shapes) -> str:
-    """Name of the architecture, or words for one whose name is not known."""
-    grouped = partition(shapes)
+def identify(grouped: Partition) -> str:
+    """Return the name of the architecture, or a description of one without a known name."""
     if not grouped.family:
         return "an unknown network"
+    shapes = grouped.shapes
     layers = [layer for layer in grouped.layers if not layer.is_classifier]
     first, block = shapes[layers[0].tensors[0]], [shapes[key] for key in layers[-1].tensors]
     if grouped.family == "ResNet":
         depths = Counter(layer.name.partition(".")[0] for layer in layers[1:])
-        # A grouped convolution sees only its share of the channels that the one before it gives.
+        # A grouped convolution sees only its share of the channels of the one before it.
         groups = block[0][0] // block[1][1] if len(block) > 1 and block[1][1] else 1
         sizes = (*depths.values(), len(block), first[0], block[0][0], groups)
     elif grouped.family == "DenseNet":
@@ -246,8 +247,7 @@ def identify(shapes: Shapes) -> str:
         sizes = (*blocks, first[0], block[-1][0])
     else:
         patch = (shapes.get("conv_proj.weight") or (0,))[-1]
-        mlp = shapes[layers[0].tensors[0]][0]
-        sizes = (len(layers), mlp, patch)
+        sizes = (len(layers), first[0], patch)  # the first weight is that of mlp.0
     return KNOWN_SIZES.get(sizes, f"a {grouped.family} of unknown size")
 
 

@@ -1,4 +1,4 @@
-"""Where checkpoints are: a bare name means ckpt/NAME beside the scripts."""
+"""Paths of checkpoints: a bare name means ckpt/NAME beside the scripts."""
 
 import glob
 import os
@@ -14,10 +14,10 @@ CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
 
 
 def locate(name: str) -> Path:
-    """Path of the checkpoint `name` for reading: a bare name means ckpt/NAME, then ./NAME.
+    """Return the path of the checkpoint `name` for reading: for a bare name ckpt/NAME, then ./NAME.
 
-    Where X.pth is missing but the archive X.zip is there, alone or with parts X.z01, ..., X.pth is
-    unpacked beside it first. Raises InputError where there is no such file, or no whole archive.
+    If X.pth is missing and an archive X.zip exists, alone or with parts X.z01, ..., X.pth is
+    unpacked from it first. Raises InputError if there is neither, or the archive is incomplete.
     """
     path = path_of(name)
     # os.path, as pathlib raises OSError for a name that is too long.
@@ -41,25 +41,25 @@ def locate(name: str) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """The place of `locate` where the file or its archive is; the first one if neither is."""
-    places = [Path(name)]
+    """Return the first path of `locate` with a file or an archive, else the first of all."""
+    candidates = [Path(name)]
     if os.path.dirname(name) == "":
-        places.insert(0, CKPT_DIR / name)
-    for path in places:
+        candidates.insert(0, CKPT_DIR / name)
+    for path in candidates:
         if os.path.exists(path) or os.path.isfile(archive_of(path)):
             return path
-    return places[0]
+    return candidates[0]
 
 
 def archive_of(path: Path) -> Path:
-    """The archive that may hold a checkpoint: X.zip for X.pth."""
+    """Return the path of the archive of a checkpoint: X.zip for X.pth."""
     return path.parent / f"{path.stem}.zip"
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """The names, with shell patterns (places as in `locate`) replaced by what they match.
+    """Return the names, shell patterns replaced by their matches (in the folders of `locate`).
 
-    A file that is named twice is taken once. Raises InputError for a pattern without a match.
+    A name that occurs twice is taken once. Raises InputError for a pattern without a match.
     """
     expanded = []
     for name in names:
@@ -67,17 +67,17 @@ def expand(names: Iterable[str]) -> list[str]:
             expanded.append(name)
             continue
         folders = ["" if os.path.dirname(name) else glob.escape(str(CKPT_DIR)), "."]
-        found = next(filter(None, (glob.glob(os.path.join(f, name)) for f in folders)), None)
-        if not found:
+        matches = next(filter(None, (glob.glob(os.path.join(f, name)) for f in folders)), None)
+        if not matches:
             raise InputError(f"no file matches {name}")
-        expanded += sorted(found)
+        expanded += sorted(matches)
     return list(dict.fromkeys(expanded))
 
 
 def output_path(name: str) -> Path:
-    """Path of the checkpoint `name` for writing: a bare name means ckpt/NAME, and ckpt/ is made.
+    """Return the path of the checkpoint `name` for writing; for a bare name ckpt/ is created.
 
-    Raises InputError where it cannot be written.
+    Raises InputError if no file can be written there.
     """
     if os.path.dirname(name):
         return check_output(Path(name))

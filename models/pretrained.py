@@ -1,4 +1,4 @@
-"""Start from pre-trained parameters: every tensor of the file, and a new classifier."""
+"""Initialise a network from pre-trained parameters, with a new classifier."""
 
 import fnmatch
 
@@ -13,28 +13,28 @@ from .vit import POSITION, fit_to_image_size
 
 
 def architecture(theta: Checkpoint, wanted: str | None) -> str:
-    """Name of theta's network (one of ARCHS).
+    """Return the name of theta's network (one of ARCHS), recognised from its keys.
 
-    wanted: of the command line, None where it says nothing; it has to be the name that the keys
-    tell, or is taken where they tell none. Raises InputError otherwise.
+    wanted: name on the command line or None; needed where the keys are not recognised. Raises
+    InputError if it contradicts them, or is missing.
     """
-    found = identify(theta.shapes)
-    if found in ARCHS and wanted not in (None, found):
-        raise InputError(f"{theta.path} is a {found}, not a {wanted}; leave --arch out")
-    arch = wanted or found
+    recognised = identify(theta.partition)
+    if recognised in ARCHS and wanted not in (None, recognised):
+        raise InputError(f"{theta.path} is a {recognised}, not a {wanted}; leave --arch out")
+    arch = wanted or recognised
     if arch not in ARCHS:
         raise InputError(f"{theta.path} is of no known network; name it with --arch")
     return arch
 
 
 def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int) -> list[str]:
-    """Copy all tensors of `checkpoint` but those of the classifier into `model`.
+    """Copy all tensors of `checkpoint` except the classifier into `model`.
 
-    The classifier is drawn anew, as a fresh `nn.Linear` (or convolution, in SqueezeNet) starts; its
+    The classifier is initialised anew, as a fresh `nn.Linear` (in SqueezeNet a convolution); its
     keys are returned. The position embedding of a ViT is interpolated to `image_size` pixels a
-    side. Auxiliary classifiers that only the file has are passed over. Raises InputError naming the
-    tensor (and both shapes) unless the file holds exactly the tensors of the network: a layer that
-    stayed random unnoticed would spoil T.
+    side. Auxiliary classifiers of the file are skipped. Raises InputError naming the tensor (and
+    both shapes) unless the file holds exactly the tensors of the network: a layer that stayed
+    random unnoticed would falsify T.
     """
     own = model.state_dict()
     head = partition({key: tuple(value.shape) for key, value in own.items()}).head
@@ -72,7 +72,8 @@ def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int
 def freeze(model: nn.Module, pattern: str | None) -> None:
     """Exclude the parameters whose names match a shell pattern from training (None: none).
 
-    Running statistics of normalisation go on. Raises InputError if no or every parameter matches.
+    Normalisation still updates its running statistics. Raises InputError if no or every parameter
+    matches.
     """
     if pattern is None:
         return

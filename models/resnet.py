@@ -1,7 +1,7 @@
 """Narrow ResNet-50: the same sixteen bottleneck blocks and keys with fewer channels.
 
 torchvision's `width_per_group` narrows only the middle of a block; here every channel count of
-ResNet-50 is divided by the same number, so that a whole experiment fits a CPU (base width 16:
+ResNet-50 is divided by the same number, so that a whole experiment runs on a CPU (base width 16:
 1.5 M parameters, 6 MB a file).
 """
 

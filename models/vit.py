@@ -1,4 +1,4 @@
-"""ViT-small, which torchvision lacks, and position embeddings for another image size."""
+"""ViT-small, which torchvision lacks, and position embeddings for other image sizes."""
 
 from torch import Tensor
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
@@ -25,15 +25,15 @@ def build_vit_small(num_classes: int, image_size: int) -> VisionTransformer:
 
 
 def fit_to_image_size(tensors: dict[str, Tensor], image_size: int) -> dict[str, Tensor]:
-    """The state dict with its position embedding interpolated (bicubic) to `image_size`.
+    """Return the state dict, its position embedding interpolated (bicubic) to `image_size`.
 
-    The very same dict comes back where nothing has to change, as for every network but a ViT. The
-    embedding has the shape [1, 1 + patches, width] and starts with the class token's.
+    The same dict is returned if nothing changes, as for every network but a ViT. The embedding has
+    the shape [1, 1 + patches, width], the class token first.
     """
     if POSITION not in tensors or "conv_proj.weight" not in tensors:
         return tensors
     patch = tensors["conv_proj.weight"].shape[-1]
     if tensors[POSITION].shape[1] == (image_size // patch) ** 2 + 1:
         return tensors
-    # A copy of the dict: torchvision's function writes into the one that it is given.
+    # torchvision's function writes into its argument.
     return interpolate_embeddings(image_size, patch, {**tensors})

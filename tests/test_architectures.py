@@ -97,7 +97,7 @@ def test_layers_of_an_architecture(arch, layers, first, last):
     assert len(grouped.layers) == layers
     assert (grouped.layers[0].name, grouped.layers[-1].name) == (first, last)
     known = bool(grouped.family)
-    assert identify(shapes) == (arch if known else "an unknown network")
+    assert identify(grouped) == (arch if known else "an unknown network")
     assert grouped.layers[-1].is_classifier == (grouped.family != "ViT")
 
 

@@ -22,7 +22,7 @@ from checkpoints import (
     write_record,
     write_triple,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models import resnet50
 
@@ -145,7 +145,6 @@ def values(contents):
     return [x.transferability for x in measure(r, a, b).layers]
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, factor=st.floats(1e-3, 1e3), sign=st.sampled_from([1, -1]))
 def test_scaling_all_three_leaves_t(seed, factor, sign):
     contents = drawn(seed)
@@ -153,7 +152,6 @@ def test_scaling_all_three_leaves_t(seed, factor, sign):
     assert values(scaled) == pytest.approx(values(contents), rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, data=st.data())
 def test_order_of_tensors_in_a_file_leaves_t(seed, data):
     contents = drawn(seed)
@@ -161,7 +159,6 @@ def test_order_of_tensors_in_a_file_leaves_t(seed, data):
     assert values(shuffled) == values(contents)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
 def test_exchanging_r_and_a_inverts_t(seed):
     r, a, b = drawn(seed)
@@ -169,7 +166,6 @@ def test_exchanging_r_and_a_inverts_t(seed):
     assert exchanged == pytest.approx(values((r, a, b)), rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, noise=st.floats(-1e6, 1e6), file=st.integers(0, 2))
 def test_biases_norms_shortcuts_and_buffers_do_not_matter(seed, noise, file):
     contents = drawn(seed)

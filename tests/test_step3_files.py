@@ -389,6 +389,14 @@ def test_r_and_a_are_read_once_and_no_b_stays_in_memory(several, step_3, monkeyp
     assert counts == [0] * 5
 
 
+def test_every_file_is_partitioned_once(files, step_3, monkeypatch):
+    shapes = []
+    original = checkpoint.partition
+    monkeypatch.setattr(checkpoint, "partition", lambda x: shapes.append(x) or original(x))
+    assert step_3(*files, "--no_plot", "--per_tensor", "--num_classes", "10").returncode == 0
+    assert len(shapes) == 3
+
+
 def test_figure_has_a_panel_per_file(several, step_3, tmp_path, figures):
     first, paths = several
     extra = tmp_path / "e.pth"
