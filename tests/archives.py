@@ -10,7 +10,6 @@ INFO_ZIP = shutil.which("zip")
 # Deflates to about half, and so into several parts.
 CONTENT = bytes(random.Random(0).choices(range(16), k=3000))
 MARKER = b"PK\7\x08"
-ALL_ONES = 0xFFFFFFFF
 
 
 def make(
@@ -21,21 +20,15 @@ def make(
     method=8,
     flags=0,
     descriptor=False,
-    zip64=False,
-    comment=b"",
     crc=None,
     size=None,
-    junk=b"",
 ):
     """The parts of an archive, as Info-ZIP lays them out but cut anywhere, inside headers too.
 
-    `names`: each holds `content`. `crc` and `size` replace the true ones in the directory.
-    `zip64`: the numbers that may be wide are all ones, and are in the ZIP64 records instead.
-    `junk`: follows the packed bytes and is counted as part of them.
+    names: each holds `content`. crc, size: replace the true ones in the directory.
     """
     deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflater.compress(content) + deflater.flush() if method == 8 else content
-    packed += junk
     crc = zlib.crc32(content) if crc is None else crc
     size = len(content) if size is None else size
     flags |= 8 * descriptor
@@ -46,43 +39,31 @@ def make(
 
     for name in map(str.encode, names):
         disk, offset = place(len(body))
-        sums = (0, 0, 0) if descriptor or zip64 else (crc, len(packed), size)
+        sums = (0, 0, 0) if descriptor else (crc, len(packed), size)
         body += struct.pack("<4s5H3L2H", b"PK\3\4", 45, flags, method, 0, 33, *sums, len(name), 6)
         body += name + b"UT\2\0ab" + packed
         if descriptor:
-            body += struct.pack("<4sL2Q", MARKER, crc, len(packed), size)
-        extra, sizes, where = b"", (len(packed), size), (disk, offset)
-        if zip64:
-            extra = b"UT\1\0a" + struct.pack("<2H3Q", 1, 24, size, len(packed), offset)
-            sizes, where = (ALL_ONES, ALL_ONES), (disk, ALL_ONES)
+            body += struct.pack("<4s3L", MARKER, crc, len(packed), size)
         directory += struct.pack(
             "<4s6H3L5H2L",
-            *(b"PK\1\2", 45, 45, flags, method, 0, 33, crc, *sizes, len(name), len(extra), 0),
-            *(where[0], 0, 0, where[1]),
+            *(b"PK\1\2", 45, 45, flags, method, 0, 33, crc, len(packed), size, len(name), 0),
+            *(0, disk, 0, 0, offset),
         )
-        directory += name + extra
+        directory += name
     start, count = place(len(body)), len(names)
     body += directory
     step = part_size or len(body) or 1
     parts = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
-    last = len(parts) - 1
-    fields = (count, count, len(directory), start[1])
-    if zip64:
-        here = len(parts[-1])
-        parts[-1] += struct.pack(
-            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, start[0], *fields
-        ) + struct.pack("<4sLQL", b"PK\6\7", last, here, last + 1)
-        fields = (count, count, ALL_ONES, ALL_ONES)
-    parts[-1] += struct.pack("<4s4H2LH", b"PK\5\6", last, start[0], *fields, len(comment))
-    parts[-1] += comment
+    last = (len(parts) - 1, start[0], count, count, len(directory), start[1])
+    parts[-1] += struct.pack("<4s4H2LH", b"PK\5\6", *last, 0)
     return parts
 
 
-def store(folder, parts, z="z", name="X.zip"):
+def store(folder, parts, name="X.zip"):
     """Write the parts; the path of the last one."""
     archive = Path(folder) / name
     for number, part in enumerate(parts[:-1], start=1):
-        archive.with_suffix(f".{z}{number:02d}").write_bytes(part)
+        archive.with_suffix(f".z{number:02d}").write_bytes(part)
     archive.write_bytes(parts[-1])
     return archive
 
