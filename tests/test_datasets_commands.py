@@ -19,7 +19,7 @@ from console import InputError, run
 from datasets import DATASETS, find, load
 from datasets.__main__ import main
 from datasets.decode import decode
-from datasets.folder import Found, Samples
+from datasets.folder import Samples, Splits
 from datasets.loader import make_loader
 from datasets.transforms import resize
 from datasets.workers import in_chunks, in_processes
@@ -587,8 +587,8 @@ def test_arrays_have_counts_and_duplicates_only(tmp_path, monkeypatch, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     val = pixels[20:].copy()
     val[3] = pixels[7]
-    found = Found(["a", "b"], Samples(pixels[:20], [0, 1] * 10), Samples(val, [0, 1] * 5))
-    source = DATASETS["CIFAR-10"]._replace(read=lambda root: found)
+    splits = Splits(["a", "b"], Samples(pixels[:20], [0, 1] * 10), Samples(val, [0, 1] * 5))
+    source = DATASETS["CIFAR-10"]._replace(read=lambda top: splits, marker=os.path.isdir)
     monkeypatch.setitem(DATASETS, "CIFAR-10", source)
     assert call("check", "cifar10", tmp_path) == 0
     out = capsys.readouterr().out
