@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_datasets import names, put
 
@@ -22,7 +22,6 @@ def samples(counts):
     return Samples([f"{c}_{i}" for i, c in pairs], [c for _, c in pairs])
 
 
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(1, 12), min_size=2, max_size=5),
     seed=st.integers(0, 2**31),
