@@ -1,8 +1,10 @@
-"""Image data sets: `load` finds the files and gives the two splits and the class names.
+"""Image data sets: `load` returns the two splits and the class names.
 
     train, val, classes = load("CIFAR-10", "/data/cifar")
 
-To add a data set, write a function that turns its folder into `folder.Found` and add a row below.
+A new data set is a new row of DATASETS. `folder.read` reads class folders; another reader takes the
+folder of the data and returns `folder.Splits`: in indexed.py where text files list the images, in
+unsplit.py where no split is official.
 """
 
 import os
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from console import InputError, warn
 
 from . import cifar, folder, imagenet, indexed, unsplit
-from .absent import elsewhere, unpacking
 from .download import fetch
+from .hints import did_you_mean, unpacking
 
 if TYPE_CHECKING:
     from .images import Images
@@ -24,34 +26,52 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """A row of DATASETS.
 
-    read: reads the data folder; None when it holds nothing of what is expected there.
-    expected: what the data folder may hold, in words. origin: which archive to get, and from where.
-    published: numbers of classes, training images and validation images in the paper.
-    image_size: pixels a side. download: puts the data into the folder, where torchvision can.
-    locate: where in a folder the data lie, None when `read` would find none there; cheap.
-    archives: files that hold the data and are to be unpacked, the innermost first.
+    read: reads the folder of the data. tops: where that may lie below --data_dir. marker: a path in
+    it by which it is known, or a function that knows it. expected: the same in words. published:
+    numbers of classes, training and validation images in the paper. origin: what to get, and where.
+    archives: files to unpack, the innermost first. download: torchvision's class, where that can
+    get the data. image_size: pixels a side.
     """
 
-    read: Callable[[Path], folder.Found | None]
+    read: Callable[[Path], folder.Splits]
     expected: str
-    origin: str = ""
+    tops: tuple[str, ...] = ("",)
+    marker: str | Callable[[Path], object] = folder.has_classes
     published: tuple[int, int, int] | None = None
-    image_size: int = 224
-    download: Callable[[Path], None] | None = None
-    locate: Callable[[Path], Path | None] = folder.locate
+    origin: str = ""
     archives: tuple[str, ...] = ()
+    download: str = ""
+    image_size: int = 224
+
+    def locate(self, root: Path) -> Path | None:
+        """The folder of the data at or below `root`; None where there is none. Cheap."""
+        for top in self.tops:
+            if self.is_at(root / top):
+                return root / top
+        # `root` may also be the folder that marks the data, such as DomainNet's "real".
+        own = Path(os.path.abspath(root))
+        if isinstance(self.marker, str) and own.name == self.marker.partition("/")[0]:
+            return own.parent if own.is_dir() and self.is_at(own.parent) else None
+        return None
+
+    def is_at(self, top: Path) -> bool:
+        """Whether `top` is the folder of the data."""
+        if isinstance(self.marker, str):
+            return os.path.exists(top / self.marker)
+        return bool(self.marker(top))
 
 
 def cifar_source(kind: str, base: str, archive: str, published: tuple[int, int, int]) -> Source:
-    """The row of CIFAR-10 or CIFAR-100; kind: torchvision's name of it."""
+    """The row of CIFAR-10 or CIFAR-100; kind: torchvision's class."""
     return Source(
         partial(cifar.read, kind),
         f"{base}, {archive}, or train/CLASS/* and test/CLASS/*",
-        origin=f"{archive} (https://www.cs.toronto.edu/~kriz/cifar.html)",
+        tops=(base, ""),
+        marker=partial(cifar.is_cifar, kind),
         published=published,
+        origin=f"{archive} (https://www.cs.toronto.edu/~kriz/cifar.html)",
+        download=kind,
         image_size=32,
-        download=partial(cifar.download, kind),
-        locate=partial(cifar.locate, kind),
     )
 
 
@@ -61,9 +81,10 @@ def domain_source(domain: str, published: tuple[int, int, int]) -> Source:
     return Source(
         partial(indexed.read_domain, domain),
         f"{domain}/CLASS/* with {lists}",
-        origin=f"{domain}.zip, {lists} (http://ai.bu.edu/M3SDA/)",
+        tops=("", "DomainNet", "domainnet"),
+        marker=domain,
         published=published,
-        locate=partial(indexed.locate_domain, domain),
+        origin=f"{domain}.zip, {lists} (http://ai.bu.edu/M3SDA/)",
         archives=(f"{domain}.zip",),
     )
 
@@ -72,8 +93,9 @@ DATASETS = {
     "ImageNet": Source(
         imagenet.read,
         imagenet.EXPECTED,
+        tops=("", imagenet.TINY),
+        marker=imagenet.layout,
         origin="ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (https://image-net.org)",
-        locate=imagenet.locate,
         archives=(f"{imagenet.TINY}.zip",),
     ),
     "CIFAR-10": cifar_source(
@@ -84,72 +106,75 @@ DATASETS = {
     ),
     "Caltech-101": Source(
         unsplit.read_caltech,
-        "101_ObjectCategories/CLASS/*",
-        origin="caltech-101.zip (https://data.caltech.edu/records/mzrjq-6wc02)",
+        f"{unsplit.CALTECH}/CLASS/*",
+        tops=unsplit.CALTECH_TOPS,
+        marker=unsplit.is_caltech,
         published=(102, 3060, 6084),
-        download=unsplit.download_caltech,
-        locate=unsplit.locate_caltech,
-        archives=(
-            "101_ObjectCategories.tar.gz",
-            "caltech-101/101_ObjectCategories.tar.gz",
-            "caltech-101.zip",
-        ),
+        origin="caltech-101.zip (https://data.caltech.edu/records/mzrjq-6wc02)",
+        archives=unsplit.CALTECH_ARCHIVES,
+        download="Caltech101",
     ),
     "CUB-200": Source(
         indexed.read_cub,
-        "CUB_200_2011 with images, images.txt, image_class_labels.txt and train_test_split.txt",
-        origin="CUB_200_2011.tgz (https://www.vision.caltech.edu/datasets/cub_200_2011/)",
+        "CUB_200_2011 with images, images.txt and train_test_split.txt",
+        tops=("CUB_200_2011", ""),
+        marker="images.txt",
         published=(200, 5994, 5794),
-        locate=indexed.locate_cub,
+        origin="CUB_200_2011.tgz (https://www.vision.caltech.edu/datasets/cub_200_2011/)",
         archives=("CUB_200_2011.tgz",),
     ),
     "Aircraft": Source(
         indexed.read_aircraft,
         "fgvc-aircraft-2013b/data with images, variants.txt, images_variant_trainval.txt and "
         "images_variant_test.txt",
-        origin="fgvc-aircraft-2013b.tar.gz (https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/)",
+        tops=("fgvc-aircraft-2013b", ""),
+        marker="data/variants.txt",
         published=(100, 6667, 3333),
-        download=indexed.download_aircraft,
-        locate=indexed.locate_aircraft,
+        origin="fgvc-aircraft-2013b.tar.gz (https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/)",
         archives=("fgvc-aircraft-2013b.tar.gz",),
+        download="FGVCAircraft",
     ),
     "Flowers": Source(
         unsplit.read_flowers,
         "jpg/image_0001.jpg to image_1360.jpg, or CLASS/*",
-        origin="17flowers.tgz (https://www.robots.ox.ac.uk/~vgg/data/flowers/17/)",
+        tops=("jpg", "17flowers/jpg", "17flowers", ""),
+        marker=unsplit.has_flowers,
         published=(17, 1088, 272),
-        locate=unsplit.locate_flowers,
+        origin="17flowers.tgz (https://www.robots.ox.ac.uk/~vgg/data/flowers/17/)",
         archives=("17flowers.tgz",),
     ),
     "Land-Use": Source(
-        unsplit.read_land_use,
+        folder.read,
         "UCMerced_LandUse/Images/CLASS/*",
-        origin="UCMerced_LandUse.zip (http://weegee.vision.ucmerced.edu/datasets/landuse.html)",
+        tops=("UCMerced_LandUse/Images", "Images", ""),
         published=(21, 1680, 420),
-        locate=unsplit.locate_land_use,
+        origin="UCMerced_LandUse.zip (http://weegee.vision.ucmerced.edu/datasets/landuse.html)",
         archives=("UCMerced_LandUse.zip",),
     ),
     "POCUS": Source(
-        unsplit.read_pocus,
+        folder.read,
         "CLASS/*, or train/CLASS/* and val/CLASS/* (or test)",
-        origin="the images (https://github.com/jannisborn/covid19_ultrasound)",
+        tops=("POCUS", "pocus", "image_dataset", ""),
         published=(3, 1692, 424),
-        locate=unsplit.locate_pocus,
+        origin="the images (https://github.com/jannisborn/covid19_ultrasound)",
     ),
     "DTD": Source(
         indexed.read_dtd,
         "dtd with images/CLASS/*, labels/train1.txt and labels/test1.txt",
-        origin="dtd-r1.0.1.tar.gz (https://www.robots.ox.ac.uk/~vgg/data/dtd/)",
+        tops=("dtd", "dtd/dtd", ""),
+        marker="labels",
         published=(47, 1880, 1880),
-        download=indexed.download_dtd,
-        locate=indexed.locate_dtd,
+        origin="dtd-r1.0.1.tar.gz (https://www.robots.ox.ac.uk/~vgg/data/dtd/)",
         archives=("dtd-r1.0.1.tar.gz",),
+        download="DTD",
     ),
     "DomainNet-r": domain_source("real", (345, 120906, 52041)),
     "DomainNet-p": domain_source("painting", (345, 50416, 21850)),
     "DomainNet-c": domain_source("clipart", (345, 33525, 14604)),
     "Folder": Source(folder.read, "train/CLASS/* and val/CLASS/* (or test), or CLASS/* alone"),
 }
+# They accept any folder of images, so that the folder above would match by chance.
+ANY_IMAGES = (folder.has_classes, unsplit.has_flowers)
 
 
 def load(
@@ -161,11 +186,11 @@ def load(
     max_samples: int | None = None,
     seed: int = 0,
 ) -> "tuple[Images, Images, list[str]]":
-    """Return (train, val, class names) of the data set `name` found in `data_dir`.
+    """Return (train, val, class names) of the data set `name` in `data_dir`.
 
     image_size: pixels a side; None: the data set's own, 32 for CIFAR and 224 otherwise.
-    max_classes: keep the first so many classes. max_samples: draw so many training images, balanced
-    over the classes, by `seed`; a smaller draw is a subset of a larger one.
+    max_classes: number of classes to keep, from the first. max_samples: number of training images
+    to draw by `seed`, balanced over the classes; a smaller draw is a subset of a larger one.
 
     Items of both splits are (image uint8 [3, image_size, image_size], label in 0 ... classes - 1);
     augmentation is the training loader's. Raises InputError as `find` does, and for a limit that
@@ -174,40 +199,44 @@ def load(
     from .images import as_dataset
     from .subset import draw, first_classes
 
-    found = find(name, data_dir)
+    splits = find(name, data_dir)
     if max_classes is not None:
-        found = first_classes(found, max_classes)
+        splits = first_classes(splits, max_classes)
     if max_samples is not None:
-        found = found._replace(train=draw(found.train, max_samples, seed=seed))
+        splits = splits._replace(train=draw(splits.train, max_samples, seed=seed))
     size = image_size or DATASETS[full_name(name)].image_size
-    train, val = (as_dataset(part, image_size=size) for part in (found.train, found.val))
-    return train, val, found.classes
+    train, val = (as_dataset(part, image_size=size) for part in (splits.train, splits.val))
+    return train, val, splits.classes
 
 
-def find(name: str, data_dir: str | Path) -> folder.Found:
+def find(name: str, data_dir: str | Path) -> folder.Splits:
     """The files, labels and classes of the data set `name` in `data_dir`.
 
     name: a key of DATASETS; case, blanks and hyphens do not matter. Raises InputError for an
-    unknown name, and for a folder that is not as the data set's should be. Counts of images unlike
-    the published ones are a warning.
+    unknown name, and for a folder without the data set or with a damaged one. Counts of images
+    unlike the published ones are a warning.
     """
     name = full_name(name)
     source, root = DATASETS[name], Path(data_dir)
     try:
-        found = source.read(root) if os.path.isdir(root) else None
-        if found is None:
+        top = source.locate(root)
+        if top is None and name == "Folder" and os.path.isdir(root):
+            top = root  # its reader says what is wrong there
+        if top is None or not os.path.isdir(root):
             raise InputError(is_not_there(name, root, download=False))
+        splits = source.read(top)
     except OSError as error:
         raise unreadable(error, root) from error
     except InputError as error:
-        hint = elsewhere(root, source.locate, like=squeeze(name))
+        upwards = source.marker not in ANY_IMAGES
+        hint = did_you_mean(root, source.locate, like=plain(name), upwards=upwards)
         raise InputError(f"{error}{hint}") from error
-    compare_counts(name, root, found)
-    return found
+    compare_counts(name, root, splits)
+    return splits
 
 
 def download(name: str, data_dir: str | Path) -> None:
-    """Get the data set `name` unless it is in `data_dir`, in whole or packed.
+    """Download the data set `name`, unless it is in `data_dir`, be it packed.
 
     Raises InputError for an unknown name, and for a download that fails or is not known.
     """
@@ -218,9 +247,14 @@ def download(name: str, data_dir: str | Path) -> None:
             return
     except OSError as error:
         raise unreadable(error, root) from error
-    if source.download is None:
+    if not source.download:
         raise InputError(is_not_there(name, root, download=True))
-    fetch(name, root, source.download, source.locate, origin=source.origin)
+    fetch(name, root, source.download, origin=source.origin)
+    if source.locate(root) is None:
+        raise InputError(
+            f"{name} has been downloaded, but is not found in {root}; if a folder there is in its "
+            "way, move that away"
+        )
 
 
 def unreadable(error: OSError, root: Path) -> InputError:
@@ -229,7 +263,7 @@ def unreadable(error: OSError, root: Path) -> InputError:
 
 
 def is_not_there(name: str, root: Path, *, download: bool) -> str:
-    """Say that the data set is not in `root`, and how it gets there."""
+    """The message that the data set is not in `root`, and how to get it there."""
     source = DATASETS[name]
     state = " (not a folder)" if root.exists() else " (does not exist)"
     if root.is_dir():
@@ -242,14 +276,14 @@ def is_not_there(name: str, root: Path, *, download: bool) -> str:
     elif download:
         advice = f"; it cannot be downloaded from here: get {source.origin}, unpack it in {root}"
     else:
-        fetched = ", or let finetune.py --download get it" if source.download else ""
-        advice = f"; get {source.origin}{fetched}"
+        or_download = ", or let finetune.py --download get it" if source.download else ""
+        advice = f"; get {source.origin}{or_download}"
     return f"no {name} in {root}{state}; expected there: {source.expected}{advice}"
 
 
-def compare_counts(name: str, root: Path, found: folder.Found) -> None:
+def compare_counts(name: str, root: Path, splits: folder.Splits) -> None:
     """Warn if the numbers of classes and images are not the published ones."""
-    counts = (len(found.classes), len(found.train.labels), len(found.val.labels))
+    counts = (len(splits.classes), len(splits.train.labels), len(splits.val.labels))
     published = DATASETS[name].published
     if published not in (None, counts):
         ours, theirs = (
@@ -261,12 +295,12 @@ def compare_counts(name: str, root: Path, found: folder.Found) -> None:
 
 def full_name(name: str) -> str:
     """The key of DATASETS that `name` means; InputError for an unknown one."""
-    known = {squeeze(key): key for key in DATASETS}
-    if squeeze(name) not in known:
+    known = {plain(key): key for key in DATASETS}
+    if plain(name) not in known:
         raise InputError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}")
-    return known[squeeze(name)]
+    return known[plain(name)]
 
 
-def squeeze(name: str) -> str:
+def plain(name: str) -> str:
     """The name without case, blanks and hyphens."""
     return "".join(name.split()).replace("-", "").casefold()

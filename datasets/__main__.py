@@ -23,9 +23,9 @@ Every image is decoded. Exit code 0, or 2 where training would refuse the data s
 """
 RESIZE = """Scale every image below SRC to SIZE x SIZE pixels, below DST under the same name.
 
-The files are JPEGs of quality 95 whatever their names end in: the readers go by content, and lists
-of images by name. Other visible files are copied, but no archives. What is there already is not
-done again, so the same command goes on after an interruption. Exit code 0; 1 if some images are
+The files are JPEGs of quality 95 whatever their names end in: readers go by content, and lists of
+images by name. Other visible files are copied, but no archives. Images that are there already are
+not done again, so the same command goes on after an interruption. Exit code 0; 1 if some images are
 unreadable, which are named and left out; 2 where SRC or DST cannot be used.
 """
 

@@ -18,7 +18,7 @@ from PIL import Image
 from console import InputError, say
 
 from . import DATASETS, find, full_name
-from .folder import Found, Samples
+from .folder import Samples, Splits
 from .images import ImageFiles, Unreadable, read_file
 from .loader import MAX_UNREADABLE
 from .progress import Progress
@@ -30,124 +30,121 @@ MAX_LISTED = 3
 
 
 class Facts(NamedTuple):
-    """What is seen of the image at a place of its split.
+    """About one image, the one at `index` in its split.
 
-    reason: why it cannot be read; None for one that can. mode: PIL's. misnamed: the format of a
-    file whose extension says another. digest: of the file, or of the pixels in memory.
+    reason: why it cannot be read, None if it can. mode: PIL's. misnamed: the format of a file whose
+    extension names another. digest: of the file, or of the pixels in memory.
     """
 
-    place: int
+    index: int
     reason: str | None = None
     mode: str = "RGB"
     misnamed: str | None = None
     digest: bytes = b""
 
 
-class Split:
-    """What is seen of the images of one split."""
+class Report:
+    """About one split: its samples, and counts over its images."""
 
     def __init__(self, name: str, samples: Samples) -> None:
         self.name = name
         self.images = samples.images
         self.labels = samples.labels
+        self.in_memory = isinstance(samples.images, np.ndarray)
         self.unreadable: dict[str, str] = {}
         self.unreadable_of_class: Counter[int] = Counter()
         self.misnamed: dict[str, str] = {}
         self.modes: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def add(self, facts: Facts) -> None:
         """Count one image."""
         if facts.reason is not None:
-            self.unreadable[self.where(facts.place)] = facts.reason
-            self.unreadable_of_class[int(self.labels[facts.place])] += 1
+            self.unreadable[self.path(facts.index)] = facts.reason
+            self.unreadable_of_class[int(self.labels[facts.index])] += 1
             return
         self.modes[facts.mode] += 1
         if facts.misnamed:
-            self.misnamed[self.where(facts.place)] = facts.misnamed
+            self.misnamed[self.path(facts.index)] = facts.misnamed
 
-    def where(self, place: int) -> str:
-        """The path of an image, or its number where it has none."""
-        return f"{self.name} image {place}" if self.in_memory() else self.images[place]
+    def path(self, index: int) -> str:
+        """The path of an image; its number where it has none."""
+        return f"{self.name} image {index}" if self.in_memory else self.images[index]
 
-    def in_memory(self) -> bool:
-        """Whether the images are pixels and not files."""
-        return isinstance(self.images, np.ndarray)
-
-    def names(self) -> list[str]:
-        """The file names, without folders."""
-        return [] if self.in_memory() else [os.path.basename(path) for path in self.images]
+    def file_names(self) -> list[str]:
+        """The names of the files, without folders."""
+        return [] if self.in_memory else [os.path.basename(path) for path in self.images]
 
 
 def check(name: str, data_dir: Path, *, workers: int) -> None:
-    """Print what the data set is like.
+    """Print what the data set holds.
 
-    workers: processes; 0: this one does it. Raises InputError for what training would refuse:
-    at once for what `find` does, after the table for unreadable images.
+    workers: processes; 0: the calling one does the work. Raises InputError for data that training
+    would refuse: at once for what `find` refuses, after the table for unreadable images.
     """
     name = full_name(name)
-    found = find(name, data_dir)
-    train, val = Split("training", found.train), Split("validation", found.val)
+    splits = find(name, data_dir)
+    train, val = Report("training", splits.train), Report("validation", splits.val)
     size = DATASETS[name].image_size
-    # Digests are kept of the smaller split only: digest -> places.
+    # Digests are kept of the smaller split only: digest -> indices.
     contents: dict[bytes, list[int]] = {}
-    twins: dict[int, list[int]] = {}
-    for facts in look(val, size, workers):
+    duplicates: dict[int, list[int]] = {}
+    for facts in inspect(val, size, workers):
         val.add(facts)
         if facts.reason is None:
-            contents.setdefault(facts.digest, []).append(facts.place)
-    for facts in look(train, size, workers):
+            contents.setdefault(facts.digest, []).append(facts.index)
+    for facts in inspect(train, size, workers):
         train.add(facts)
         if facts.digest in contents:
-            twins[facts.place] = contents[facts.digest]
+            duplicates[facts.index] = contents[facts.digest]
 
     say(f"{name} in {data_dir}")
-    print_counts(found, DATASETS[name].published)
-    print_splits(train, val, twins, found.classes)
-    print_examples(train, val, twins, data_dir)
-    for split in (train, val):
-        refuse_unreadable(split, found.classes)
+    print_counts(splits, DATASETS[name].published)
+    print_splits(train, val, duplicates, splits.classes)
+    print_examples(train, val, duplicates, data_dir)
+    for report in (train, val):
+        refuse_unreadable(report, splits.classes)
     say("nothing here that training would refuse")
 
 
-def look(split: Split, image_size: int, workers: int) -> Iterator[Facts]:
+# The images
+
+
+def inspect(report: Report, image_size: int, workers: int) -> Iterator[Facts]:
     """Facts about every image of a split, in any order."""
-    with Progress(len(split), f"check, {split.name}", lines=False) as progress:
-        if split.in_memory():
-            for place, pixels in enumerate(split.images):
-                yield Facts(place, digest=digest(pixels.tobytes()))
+    with Progress(len(report.labels), f"check, {report.name}", lines=False) as progress:
+        if report.in_memory:
+            for index, pixels in enumerate(report.images):
+                yield Facts(index, digest=digest(pixels.tobytes()))
                 progress.add(1)
             return
-        work = partial(look_at_files, image_size=image_size)
-        chunks = in_chunks(enumerate(split.images), CHUNK)
+        work = partial(inspect_files, image_size=image_size)
+        chunks = in_chunks(enumerate(report.images), CHUNK)
         with contextlib.closing(in_processes(work, chunks, workers=workers)) as results:
             for chunk in results:
                 yield from chunk
                 progress.add(len(chunk))
 
 
-def look_at_files(files: list[tuple[int, str]], *, image_size: int) -> list[Facts]:
-    """Facts about files, each given by its place and path."""
-    # The loader's own way to read, so that what it cannot read is unreadable here.
+def inspect_files(files: list[tuple[int, str]], *, image_size: int) -> list[Facts]:
+    """Facts about files, each given by its index and path."""
+    # The loader's own way to read, so that files it cannot read are unreadable here.
     dataset = ImageFiles([path for _, path in files], [0] * len(files), image_size=image_size)
     return [
-        Facts(place, image.reason) if isinstance(image, Unreadable) else look_at_file(place, path)
-        for (place, path), image in zip(files, dataset.images(range(len(files))), strict=True)
+        Facts(index, image.reason) if isinstance(image, Unreadable) else inspect_file(index, path)
+        for (index, path), image in zip(files, dataset.images(range(len(files))), strict=True)
     ]
 
 
-def look_at_file(place: int, path: str) -> Facts:
+def inspect_file(index: int, path: str) -> Facts:
     """Facts about a file that can be decoded."""
-    # Once more, but now from the system's cache.
+    # A second reading, now from the system's cache.
     data = read_file(os.fsencode(path))
     if isinstance(data, OSError):
-        return Facts(place, data.strerror or "cannot be read")
+        return Facts(index, data.strerror or "cannot be read")
     mode, kind = header(data)
     expected = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
     misnamed = None if expected in (None, kind) else kind
-    return Facts(place, mode=mode, misnamed=misnamed, digest=digest(data))
+    return Facts(index, mode=mode, misnamed=misnamed, digest=digest(data))
 
 
 def header(data: bytes) -> tuple[str, str]:
@@ -164,41 +161,45 @@ def header(data: bytes) -> tuple[str, str]:
 
 
 def digest(data: bytes) -> bytes:
-    """16 bytes that are the same for the same content only."""
+    """16 bytes that tell contents apart."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def print_counts(found: Found, published: tuple[int, int, int] | None) -> None:
+# The printed page
+
+
+def print_counts(splits: Splits, published: tuple[int, int, int] | None) -> None:
     """Print the numbers of classes and images beside the published ones."""
     print_row("", "found", "published")
     names = ("classes", "training images", "validation images")
-    counts = (len(found.classes), len(found.train.labels), len(found.val.labels))
+    counts = (len(splits.classes), len(splits.train.labels), len(splits.val.labels))
     for name, count, expected in zip(names, counts, published or ("-",) * 3, strict=True):
         print_row(name, count, expected, "" if expected in ("-", count) else "differs")
 
 
-def print_splits(train: Split, val: Split, twins: dict[int, list[int]], classes: list[str]) -> None:
-    """Print what is counted in each split."""
-    splits = (train, val)
+def print_splits(
+    train: Report, val: Report, duplicates: dict[int, list[int]], classes: list[str]
+) -> None:
+    """Print the counts of each split."""
+    reports = (train, val)
     print_row("", "training", "validation")
-    sizes = [np.bincount(np.asarray(s.labels, dtype=int), minlength=len(classes)) for s in splits]
-    for word, find_place in (("smallest", np.argmin), ("largest", np.argmax)):
-        places = [int(find_place(counts)) for counts in sizes]
-        values = [int(counts[place]) for counts, place in zip(sizes, places, strict=True)]
-        chosen = dict.fromkeys(classes[place] for place in places)
-        print_row(f"{word} class", *values, " / ".join(chosen))
-    print_row("unreadable", *(len(split.unreadable) for split in splits))
+    sizes = [np.bincount(np.asarray(r.labels, dtype=int), minlength=len(classes)) for r in reports]
+    for word, extreme in (("smallest", np.argmin), ("largest", np.argmax)):
+        labels = [int(extreme(counts)) for counts in sizes]
+        values = [int(counts[label]) for counts, label in zip(sizes, labels, strict=True)]
+        names = dict.fromkeys(classes[label] for label in labels)
+        print_row(f"{word} class", *values, " / ".join(names))
+    print_row("unreadable", *(len(report.unreadable) for report in reports))
     for mode in sorted({"L", *train.modes, *val.modes} - {"RGB"}):
         name = "greyscale (L)" if mode == "L" else f"mode {mode}"
-        print_row(name, *(split.modes[mode] for split in splits))
-    print_row("other format than name", *(len(split.misnamed) for split in splits))
-    names = [split.names() for split in splits]
-    both = set(names[0]) & set(names[1])
-    counts = [sum(name in both for name in part) for part in names]
-    note = "of different images" if both and not twins else ""
+        print_row(name, *(report.modes[mode] for report in reports))
+    print_row("other format than name", *(len(report.misnamed) for report in reports))
+    in_both = set(train.file_names()) & set(val.file_names())
+    counts = [sum(name in in_both for name in report.file_names()) for report in reports]
+    note = "of different images" if in_both and not duplicates else ""
     print_row("name in both splits", *counts, note)
-    in_val = {place for places in twins.values() for place in places}
-    print_row("content in both splits", len(twins), len(in_val))
+    in_val = {index for indices in duplicates.values() for index in indices}
+    print_row("content in both splits", len(duplicates), len(in_val))
 
 
 def print_row(name: str, first: object, second: object, note: str = "") -> None:
@@ -206,51 +207,49 @@ def print_row(name: str, first: object, second: object, note: str = "") -> None:
     say(f"{name:24}{first:>12}{second:>12}  {note}".rstrip())
 
 
-def print_examples(train: Split, val: Split, twins: dict[int, list[int]], data_dir: Path) -> None:
-    """Print the first few of everything odd that is counted, with paths below `data_dir`."""
+def print_examples(
+    train: Report, val: Report, duplicates: dict[int, list[int]], data_dir: Path
+) -> None:
+    """Print the first few examples of everything odd, with paths below `data_dir`."""
 
     def short(path: str) -> str:
-        return path if train.in_memory() else os.path.relpath(path, data_dir)
+        return path if train.in_memory else os.path.relpath(path, data_dir)
 
     def print_first(word: str, lines: Iterable[str]) -> None:
         for line in islice(lines, MAX_LISTED):
             say(f"{word}: {line}")
 
-    for split in (train, val):
-        pairs = sorted(split.unreadable.items())
-        print_first("unreadable", (f"{short(path)}: {why}" for path, why in pairs))
-    for split in (train, val):
-        pairs = sorted(split.misnamed.items())
-        print_first("other format than name", (f"{short(path)} is {kind}" for path, kind in pairs))
-    places = {name: place for place, name in reversed(list(enumerate(val.names())))}
-    print_first(
-        "name in both splits",
-        (
-            f"{short(train.where(place))}, {short(val.where(places[name]))}"
-            for place, name in enumerate(train.names())
-            if name in places and twins  # of different images it is no fault
-        ),
-    )
-    print_first(
-        "content in both splits",
-        (
-            f"{short(train.where(place))}, {short(val.where(min(twins[place])))}"
-            for place in sorted(twins)
-        ),
-    )
+    def pairs(indices: dict[int, int]) -> Iterator[str]:
+        for index in sorted(indices):
+            yield f"{short(train.path(index))}, {short(val.path(indices[index]))}"
 
-
-def refuse_unreadable(split: Split, classes: list[str]) -> None:
-    """Raise InputError where training would: too many unreadable images, or all of a class."""
-    if len(split.unreadable) > MAX_UNREADABLE * len(split):
-        first = min(split.unreadable)
-        raise InputError(
-            f"{len(split.unreadable)} of {len(split)} {split.name} images cannot be read, more "
-            f"than 1 %; training would refuse them; the first is {first}: {split.unreadable[first]}"
+    for report in (train, val):
+        unreadable = sorted(report.unreadable.items())
+        print_first("unreadable", (f"{short(path)}: {why}" for path, why in unreadable))
+    for report in (train, val):
+        misnamed = sorted(report.misnamed.items())
+        print_first(
+            "other format than name", (f"{short(path)} is {kind}" for path, kind in misnamed)
         )
-    if split.name == "training":
-        sizes = Counter(int(label) for label in split.labels)
-        for label, number in split.unreadable_of_class.items():
+    if duplicates:  # different images may have one name
+        first = {name: index for index, name in reversed(list(enumerate(val.file_names())))}
+        same_name = {i: first[name] for i, name in enumerate(train.file_names()) if name in first}
+        print_first("name in both splits", pairs(same_name))
+    print_first("content in both splits", pairs({i: min(js) for i, js in duplicates.items()}))
+
+
+def refuse_unreadable(report: Report, classes: list[str]) -> None:
+    """Raise InputError where training would: too many unreadable images, or all of a class."""
+    if len(report.unreadable) > MAX_UNREADABLE * len(report.labels):
+        first = min(report.unreadable)
+        raise InputError(
+            f"{len(report.unreadable)} of {len(report.labels)} {report.name} images cannot be "
+            f"read, more than 1 %; training would refuse them; the first is {first}: "
+            f"{report.unreadable[first]}"
+        )
+    if report.name == "training":
+        sizes = Counter(int(label) for label in report.labels)
+        for label, number in report.unreadable_of_class.items():
             if number == sizes[label]:
                 raise InputError(
                     f"none of the {number} training images of class {classes[label]} can be read; "

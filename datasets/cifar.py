@@ -6,58 +6,49 @@ from pathlib import Path
 
 from console import InputError
 
-from .folder import Found, Samples, read_pair
+from .folder import Samples, Splits, read_pair
 
 
-def read(kind: str, root: Path) -> Found | None:
-    """Read CIFAR10 or CIFAR100 (`kind`): the official batches, their archive, or class folders.
+def is_cifar(kind: str, top: Path) -> bool:
+    """Whether the folder holds what `read` reads."""
+    cifar = torchvision_class(kind)
+    return has_batches(cifar, top) or (top / cifar.filename).is_file() or has_folders(top)
 
-    `root` may be the folder of the batches, hold it, hold the .tar.gz (unpacked there once), or
-    hold train/CLASS and test/CLASS. Nothing is downloaded. Raises InputError if a file is not the
-    official one by torchvision's MD5 sums.
+
+def read(kind: str, top: Path) -> Splits:
+    """Read CIFAR10 or CIFAR100 (`kind`) from the folder of its batches, or the one above it.
+
+    That may hold the .tar.gz, which is unpacked there once, or train/CLASS and test/CLASS. Raises
+    InputError if a file is not the official one by torchvision's MD5 sums.
     """
     cifar = torchvision_class(kind)
-    folder = batches(cifar, root)
-    if folder is not None:
-        return read_batches(cifar, folder)
-    archive = root / cifar.filename
+    if has_batches(cifar, top):
+        return read_batches(cifar, top)
+    archive = top / cifar.filename
     if archive.is_file():
         unpack(archive, cifar)
-        return read_batches(cifar, root / cifar.base_folder)
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        return read_pair(root / "train", root / "test")
-    return None
-
-
-def locate(kind: str, root: Path) -> Path | None:
-    """Where the data lie; None when `root` holds nothing that `read` knows."""
-    cifar = torchvision_class(kind)
-    folders = (root / "train").is_dir() and (root / "test").is_dir()
-    packed = (root / cifar.filename).is_file()
-    return batches(cifar, root) or (root if folders or packed else None)
-
-
-def download(kind: str, root: Path) -> None:
-    """Get the official archive and unpack it in `root`."""
-    torchvision_class(kind)(root, download=True)
+        return read_batches(cifar, top / cifar.base_folder)
+    return read_pair(top / "train", top / "test")
 
 
 def torchvision_class(kind: str) -> type:
-    """torchvision's data set; imported late, since it takes a second."""
+    """torchvision's data set; imported late, since that takes a second."""
     from torchvision import datasets
 
     return getattr(datasets, kind)
 
 
-def batches(cifar: type, root: Path) -> Path | None:
-    """The folder with any of the official batches: one in `root`, or `root` itself."""
-    for folder in (root / cifar.base_folder, root):
-        if any((folder / name).is_file() for name in md5_sums(cifar)):
-            return folder
-    return None
+def has_batches(cifar: type, folder: Path) -> bool:
+    """Whether any of the official batches lies in the folder; `read_batches` names missing ones."""
+    return any((folder / name).is_file() for name in md5_sums(cifar))
 
 
-def read_batches(cifar: type, folder: Path) -> Found:
+def has_folders(folder: Path) -> bool:
+    """Whether the folders train and test lie in the folder."""
+    return (folder / "train").is_dir() and (folder / "test").is_dir()
+
+
+def read_batches(cifar: type, folder: Path) -> Splits:
     """Read the batches in `folder` through torchvision's class, which checks their MD5 sums."""
     # With an empty base folder the batches may lie in a folder of any name.
     here = type(cifar.__name__, (cifar,), {"base_folder": ""})
@@ -67,7 +58,7 @@ def read_batches(cifar: type, folder: Path) -> Found:
         raise InputError(
             f"{first_damaged(cifar, folder)}; remove {folder} and unpack {cifar.filename} again"
         ) from error
-    return Found(
+    return Splits(
         list(train.classes), Samples(train.data, train.targets), Samples(val.data, val.targets)
     )
 
@@ -89,7 +80,7 @@ def first_damaged(cifar: type, folder: Path) -> str:
 
 
 def unpack(archive: Path, cifar: type) -> None:
-    """Unpack the official archive beside itself: whole or not at all."""
+    """Unpack the official archive into its own folder: whole or not at all."""
     from torchvision.datasets.utils import check_integrity, extract_archive
 
     if not check_integrity(archive, cifar.tgz_md5):

@@ -18,7 +18,7 @@ from torch import Tensor
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
 except ImportError:
-    # Announced by torchvision 0.29 for a later release; PIL does it all then, more slowly.
+    # Later releases of torchvision will not have it (0.29 says so); PIL decodes all, more slowly.
     decode_jpeg = None
 
 JPEG_START = b"\xff\xd8\xff"
@@ -34,8 +34,8 @@ def decode(data: bytes) -> Tensor:
     before they are decoded. Raises ValueError, OSError, or whatever else PIL raises on bad files.
     """
     with warnings.catch_warnings():
-        # PIL's about odd metadata and palettes: a file that can be read is no news. And
-        # torchvision's that its decoders will move.
+        # Silence PIL's warnings about odd metadata and palettes, and torchvision's about moving its
+        # decoders.
         warnings.simplefilter("ignore")
         size = jpeg_size(data) if decode_jpeg and data.startswith(JPEG_START) else None
         if size:
@@ -51,13 +51,13 @@ def decode_with_pil(data: bytes) -> Tensor:
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
-        # PIL's own words hold nothing but the address of the buffer.
+        # PIL's own message is only the address of the buffer.
         raise ValueError("not an image of a known format" if data else "empty file") from error
     with image:
         check_size(image.height, image.width)
         if image.mode.startswith("I"):
-            # 16-bit greyscale; convert("RGB") would clip everything above 255. "I" is its mode in
-            # PGM, and in the PNG of older versions of Pillow.
+            # 16-bit greyscale, whose values above 255 convert("RGB") would clip. Its mode is "I" in
+            # PGM files, and in PNG files for older versions of Pillow.
             grey = np.asarray(image).astype(np.int64).clip(0, 65535)
             image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
         pixels = np.array(image.convert("RGB"))
@@ -72,7 +72,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) from a JPEG's header; None if it is not plain to read.
+    """(height, width) from a JPEG's header; None if that is unusual.
 
     PIL's header reader takes as long as decoding 32 x 32 pixels; this takes a tenth.
     """
@@ -81,7 +81,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         marker, length = struct.unpack_from(">HH", data, position)
         if marker in JPEG_FRAMES:
             return struct.unpack_from(">HH", data, position + 5)
-        # 0xFFD0 ... 0xFFD9 have no length, and no place here.
+        # 0xFFD0 ... 0xFFD9 have no length, and do not belong here.
         if not 0xFFC0 <= marker <= 0xFFFE or 0xFFD0 <= marker <= 0xFFD9:
             return None
         position += 2 + length

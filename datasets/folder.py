@@ -1,8 +1,8 @@
 """Class folders: one sub-folder per class, its images anywhere below it.
 
-Classes are sub-folders in sorted order, labels their positions. Hidden files and folders (`._x.jpg`
-of macOS and `.ipynb_checkpoints` among them) are ignored, extensions count in any case, symbolic
-links are followed. The training folders define the labels of both splits.
+Classes are the sub-folders in sorted order, labels their positions. Hidden files and folders
+(`._x.jpg` of macOS and `.ipynb_checkpoints` among them) are ignored, extensions count in upper and
+lower case, symbolic links are followed. The training folders define the labels of both splits.
 """
 
 import os
@@ -19,21 +19,21 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm",
 
 
 class Samples(NamedTuple):
-    """One split: paths or pixels (uint8 [N, H, W, 3]), and the labels."""
+    """One split: paths, or pixels (uint8 [N, H, W, 3]), and their labels."""
 
     images: Sequence[str] | np.ndarray
     labels: Sequence[int]
 
 
-class Found(NamedTuple):
-    """What a data folder holds."""
+class Splits(NamedTuple):
+    """What a reader returns: the class names and the two splits, labels 0 ... classes - 1."""
 
     classes: list[str]
     train: Samples
     val: Samples
 
 
-def read(root: Path) -> Found:
+def read(root: Path) -> Splits:
     """Read `train/CLASS` with `val/CLASS` or `test/CLASS`, or else `CLASS` alone, which is split.
 
     Raises InputError for anything else.
@@ -60,21 +60,17 @@ def read(root: Path) -> Found:
     return split(images)
 
 
-def locate(root: Path, tops: Sequence[str] = ("",)) -> Path | None:
-    """The first of the folders `tops` in `root` with images in class folders, or with "train".
+def has_classes(folder: Path) -> bool:
+    """Whether the folder has images in class folders, or a folder "train".
 
     Cheap: of every class folder only one image is looked for, and none in deeper folders.
     """
-    for top in tops:
-        folder = root / top
-        if folder.is_dir() and (
-            (folder / "train").is_dir() or any(holds_image(folder / n) for n in sub_folders(folder))
-        ):
-            return folder
-    return None
+    return folder.is_dir() and (
+        (folder / "train").is_dir() or any(has_image(folder / name) for name in sub_folders(folder))
+    )
 
 
-def holds_image(folder: Path) -> bool:
+def has_image(folder: Path) -> bool:
     """Whether an image lies in the folder itself."""
     try:
         with os.scandir(folder) as entries:
@@ -83,7 +79,7 @@ def holds_image(folder: Path) -> bool:
         return False
 
 
-def read_pair(train: Path, val: Path) -> Found:
+def read_pair(train: Path, val: Path) -> Splits:
     """Read two folders of class folders."""
     return match(train, class_images(train), val, class_images(val, may_be_empty=True))
 
@@ -93,11 +89,11 @@ def match(
     train_images: dict[str, list[str]],
     val: Path | str,
     val_images: dict[str, list[str]],
-) -> Found:
-    """Join two splits, each class name -> paths; `train` and `val` are where they come from.
+) -> Splits:
+    """Label two splits, each class name -> paths, by the classes of the training split.
 
-    A class without training images and one that only `val` has are InputErrors, one that only
-    `train` has is a warning.
+    train, val: their origins, for messages. A class without training images and one that only `val`
+    has are InputErrors, one that only `train` has is a warning.
     """
     classes = list(train_images)
     empty = [name for name in classes if not train_images[name]]
@@ -111,13 +107,13 @@ def match(
     lacking = [name for name in classes if not val_images.get(name)]
     if lacking:
         warn(f"{val} has no images of {listing(lacking)}; accuracy is over the other classes")
-    return Found(classes, label(classes, train_images), label(classes, val_images))
+    return Splits(classes, label(classes, train_images), label(classes, val_images))
 
 
-def split(images: dict[str, list[str]]) -> Found:
-    """Split where no split is official: of n images of a class, floor(n / 5) validate.
+def split(images: dict[str, list[str]]) -> Splits:
+    """Split class name -> paths where no split is official: floor(n / 5) of n images validate.
 
-    Per class, names in sorted order are permuted by a generator of seed 1, and the first validate.
+    Per class, sorted paths are permuted by a generator of seed 1, and the first ones validate.
     """
     train, val = {}, {}
     for name, paths in images.items():
@@ -131,13 +127,13 @@ def split(images: dict[str, list[str]]) -> Found:
 
 
 def permuted(names: list[str]) -> list[str]:
-    """The names in the order in which splits that are not official draw them: by seed 1."""
+    """The names in the random order of seed 1, from which splits are drawn."""
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(1)).tolist()
     return [names[i] for i in order]
 
 
 def label(classes: list[str], images: dict[str, list[str]]) -> Samples:
-    """All paths in the order of the classes, and their labels."""
+    """All paths in the order of the classes, labelled."""
     paths = [path for name in classes for path in images.get(name, ())]
     labels = [i for i, name in enumerate(classes) for _ in images.get(name, ())]
     return Samples(paths, labels)
@@ -146,9 +142,8 @@ def label(classes: list[str], images: dict[str, list[str]]) -> Samples:
 def class_images(root: Path, *, may_be_empty: bool = False) -> dict[str, list[str]]:
     """Class name -> its image paths, both sorted.
 
-    Raises InputError when there are fewer than two classes, no images, or a class without images
-    (unless `may_be_empty`, for the validation split, where the class is then left out and one class
-    is enough).
+    Raises InputError for fewer than two classes, for no images, and for a class without images.
+    may_be_empty: of a validation split, where empty classes are left out and one class is enough.
     """
     folders = sub_folders(root)
     if not folders:
@@ -177,7 +172,7 @@ def class_images(root: Path, *, may_be_empty: bool = False) -> dict[str, list[st
 
 
 def sub_folders(root: Path) -> list[str]:
-    """Names of the visible folders in `root`, sorted; links back to `root` or above left out."""
+    """Sorted names of the visible folders in `root`, without links to `root` or above."""
     above = ancestors(root)
     try:
         entries = list(os.scandir(root))
@@ -193,7 +188,7 @@ def sub_folders(root: Path) -> list[str]:
 
 
 def images_below(folder: Path) -> list[str]:
-    """Paths of all visible images in `folder` and below, sorted; every folder is read once."""
+    """Sorted paths of all visible images in `folder` and below; every folder is read once."""
     paths = []
     # A link to a folder above would bring in the images of other classes.
     seen = ancestors(folder.parent)
@@ -220,12 +215,12 @@ def ancestors(folder: Path) -> set[str]:
 
 
 def cannot_list(error: OSError) -> NoReturn:
-    """Raise InputError for a folder that cannot be listed; os.walk would pass over it."""
+    """Raise InputError for a folder that cannot be listed; os.walk would skip it silently."""
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def listing(names: list[str]) -> str:
-    """`class a`, or `3 classes (a, b, c)`; five names at most."""
+    """`class a`, or `3 classes (a, b, c)`, with at most five names."""
     if len(names) == 1:
         return f"class {names[0]}"
     return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -1,10 +1,10 @@
-"""ImageNet (ILSVRC-2012) in the layouts people have it in, Tiny-ImageNet-200 included."""
+"""ImageNet (ILSVRC-2012) in its usual layouts, and Tiny-ImageNet-200."""
 
 import os
 from pathlib import Path
 
-from .folder import Found, class_images, match, read_pair
-from .lists import check_images, read_lines
+from .folder import Splits, class_images, match, read_pair
+from .indexed import check_images, read_lines
 
 # Training and validation folder. The first two are those of the original code: images scaled to
 # 224 x 224 beforehand, and as distributed.
@@ -20,36 +20,22 @@ EXPECTED = (
 )
 
 
-def read(root: Path) -> Found | None:
-    """Read the first layout there is in `root` (or in its sub-folder tiny-imagenet-200).
+def layout(top: Path) -> tuple[Path, Path] | None:
+    """The training and the validation folder of the first layout in `top`, None without any."""
+    for train, val in LAYOUTS:
+        if (top / train).is_dir() and (top / val).is_dir():
+            return top / train, top / val
+    return None
 
-    Classes are the sorted folder names (WNIDs). Raises InputError for what `folder.read_pair`
-    refuses.
-    """
-    found = splits(root)
-    if found is None:
-        return None
-    train, val = found
+
+def read(top: Path) -> Splits:
+    """Read the first layout in `top`. Classes are the sorted folder names (WNIDs)."""
+    train, val = layout(top)
     annotations = val / "val_annotations.txt"
     return read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
 
 
-def locate(root: Path) -> Path | None:
-    """The folder of the two splits; None when `root` holds nothing that `read` knows."""
-    found = splits(root)
-    return found[0].parent if found else None
-
-
-def splits(root: Path) -> tuple[Path, Path] | None:
-    """The training and the validation folder of the first layout there is."""
-    for parent in (root, root / TINY):
-        for train, val in LAYOUTS:
-            if (parent / train).is_dir() and (parent / val).is_dir():
-                return parent / train, parent / val
-    return None
-
-
-def read_tiny(train: Path, annotations: Path) -> Found:
+def read_tiny(train: Path, annotations: Path) -> Splits:
     """Read Tiny-ImageNet as distributed: train/WNID/images/*.JPEG, and val/images with a list.
 
     annotations: a line per validation image: file name, WNID, then a box, separated by tabs.

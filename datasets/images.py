@@ -25,8 +25,8 @@ class Unreadable(Exception):
 class Images(Dataset):
     """A labelled data set: an item is (image uint8 [3, image_size, image_size], label).
 
-    labels: int64 [N]. An item that cannot be read raises Unreadable. `images` is for whole batches:
-    it returns failures in their places instead of raising.
+    labels: int64 [N]. An item that cannot be read raises Unreadable; `images`, for whole batches,
+    returns it in the place of the image instead.
     """
 
     def __init__(self, labels: Sequence[int], *, image_size: int) -> None:
@@ -52,13 +52,13 @@ class ImageFiles(Images):
 
     def __init__(self, paths: Sequence[str], labels: Sequence[int], *, image_size: int) -> None:
         super().__init__(labels, image_size=image_size)
-        # One block of memory: with a list, every worker would end up with a copy of all strings,
-        # since reading one writes its reference count.
+        # One block of memory: of a list every worker would end up with a copy, since reading a
+        # string writes its reference count.
         self.paths = np.array([os.fsencode(path) for path in paths])
 
     def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
-        # First all are read, then all are decoded: for small images twice as fast as one by one,
-        # since the processor's caches keep the code of one step at a time.
+        # Reading all before decoding all is twice as fast for small images: the processor's caches
+        # hold the code of one step at a time.
         images: list[Tensor | Unreadable] = []
         files = [read_file(self.paths[index]) for index in indices]
         for index, data in zip(indices, files, strict=True):
@@ -85,7 +85,7 @@ class ImageArray(Images):
 
 
 def read_file(path: bytes) -> bytes | OSError:
-    """The bytes of a file, or why they cannot be read."""
+    """The bytes of a file, or the error of reading it."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()

@@ -1,8 +1,8 @@
-"""Batches of a data set on a device, determined by (seed, epoch) and by nothing else.
+"""Batches of a data set on a device, determined by seed and epoch alone.
 
 Images travel as uint8 and are normalised on the device. Sample order depends on (seed, epoch), the
-augmentation of an image on (seed, epoch, index): not on the number of workers, nor on where an
-epoch was interrupted. The global random generators are not touched.
+augmentation of an image on (seed, epoch, index): not on the number of workers, nor on the batch at
+which an epoch was interrupted. The global random generators are not touched.
 """
 
 import atexit
@@ -36,9 +36,10 @@ def make_loader(
 ) -> "Loader":
     """Return the loader of `dataset`.
 
-    train: shuffled and augmented anew in every epoch; otherwise in order, as they are. num_workers:
-    processes that read images; 0: the calling one does. rank, world_size: of distributed training,
-    where batch_size is that of all processes together. Raises InputError if there is no batch.
+    train: images are shuffled and augmented anew in every epoch; otherwise they come in order and
+    unchanged. num_workers: processes that read images; 0: the calling one does. rank, world_size:
+    of distributed training, where batch_size is that of all processes together. Raises InputError
+    if there is no batch.
     """
     order = BatchOrder(
         len(dataset),
@@ -64,13 +65,13 @@ def make_loader(
 class Loader:
     """Iterates over one epoch: (images float32 [N, 3, s, s], labels int64 [N]) on `device`.
 
-    Images are normalised and in channels_last. `len()` is the number of batches of a whole epoch,
-    num_images that of the data set's images. In distributed training every process gets its share
-    of each batch.
+    Images are normalised and in channels_last. `len()` is the number of batches in a whole epoch,
+    num_images the number of images in the data set. In distributed training every process gets its
+    share of each batch.
 
-    An image that cannot be read is reported once; in training the next readable one of its class
-    takes its place, in validation it is left out, so that a batch may be smaller than the others or
-    missing. Iterating raises InputError when more than 1 % of the images cannot be read.
+    An image that cannot be read is reported once. In training the next readable one of its class
+    replaces it; in validation it is left out, so that a batch may be smaller or missing. Iterating
+    raises InputError when more than 1 % of the images cannot be read.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Loader:
             persistent_workers=num_workers > 0,
             pin_memory=pinned,
             worker_init_fn=ignore_signals,
-            # Without it DataLoader draws from the global generator.
+            # By default DataLoader draws from the global generator.
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -112,15 +113,15 @@ class Loader:
         return sorted(self._unreadable)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch (from 0) to iterate over, without its first batches if so wished."""
+        """Choose the epoch (from 0) to iterate over, and the batch to begin with."""
         self._order.epoch = epoch
         self._order.first_batch = first_batch
 
     def weight(self, batch: int) -> float:
         """Images of this process in a batch, over the mean number per process.
 
-        Gradients of mean losses, so weighted and averaged over the processes, are the gradient of
-        the mean loss of the whole batch.
+        Gradients of mean losses, weighted by it and averaged over the processes, are the gradient
+        of the mean loss of the whole batch.
         """
         return self._order.weight(batch)
 
@@ -128,16 +129,16 @@ class Loader:
         try:
             for batch in self._start():
                 if isinstance(batch, InputError):
-                    # Not `raise batch`: its traceback would hold this frame, which holds it, and
-                    # workers take ten seconds to end when a ring of references is collected.
+                    # Not `raise batch`: its traceback and this frame would hold each other, and
+                    # workers that end by garbage collection take ten seconds.
                     raise InputError(str(batch))
                 images, labels, unreadable = batch
                 self._report(unreadable)
                 if images is not None:
                     images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
                     yield normalize(images), labels.to(self.device, non_blocking=True)
-        # The second and third where it dies while it hands over a batch; where batches go through
-        # pinned memory, the thread that takes them dies of that.
+        # RuntimeError "DataLoader worker": a worker died. ConnectionError, EOFError: it died while
+        # it sent a batch. RuntimeError "Pin memory thread": the same, seen through pinned memory.
         except (RuntimeError, ConnectionError, EOFError) as error:
             known = ("DataLoader worker (pid", "Pin memory thread exited")
             if isinstance(error, RuntimeError) and not str(error).startswith(known):
@@ -148,11 +149,11 @@ class Loader:
             ) from error
 
     def _start(self) -> Iterator:
-        """Start an epoch of the DataLoader.
+        """Start an epoch of the DataLoader, without torch's handler of SIGCHLD.
 
-        torch would have SIGCHLD raise an error wherever the main process happens to be when a
-        worker dies, in the middle of a step or while files are put in order. Without, the next
-        batch that is missing for five seconds tells.
+        That raises an error wherever the main process happens to be when a worker dies, even
+        within a step or while it writes files. Without it the loader notices within five seconds,
+        at the next batch.
         """
         self._epochs += 1
         before = signal.getsignal(signal.SIGCHLD)
@@ -165,7 +166,7 @@ class Loader:
         """Warn of paths not seen before; raise InputError when they are too many."""
         new = {path: why for path, why in unreadable.items() if path not in self._unreadable}
         self._unreadable.update(new)
-        # In an epoch a process sees its share of the images, in time all of them.
+        # A process sees its share of the images in one epoch, and all of them over many.
         share = -(-self.num_images // self._order.world_size)
         images = min(self._epochs * share, self.num_images)
         if len(self._unreadable) > MAX_UNREADABLE * images:
@@ -181,9 +182,9 @@ class Loader:
 class BatchOrder(Sampler):
     """The batches of one epoch, as (epoch, indices).
 
-    The epoch travels with the indices because persistent workers keep the copy of the data set that
-    they were started with. A batch holds the same images for any number of processes: the one of
-    `rank` takes every `world_size`-th.
+    The epoch travels with the indices because persistent workers keep their first copy of the data
+    set. A batch holds the same images for any number of processes, of which number `rank` takes
+    every `world_size`-th.
     """
 
     def __init__(
@@ -232,8 +233,8 @@ class BatchOrder(Sampler):
 class Batches(Dataset):
     """The data set as a worker sees it: an item is a whole batch.
 
-    For (epoch, indices) it is (images uint8 [N, s, s, 3] or None, labels int64 [N], unreadable
-    path -> reason). An InputError is returned, not raised: DataLoader would bury its line in a
+    Item (epoch, indices) is (images uint8 [N, s, s, 3] or None, labels int64 [N], path -> reason of
+    unreadable images). An InputError is returned, not raised: DataLoader would bury its line in a
     traceback.
     """
 
@@ -263,19 +264,19 @@ class Batches(Dataset):
         elif unreadable:
             readable = [not isinstance(image, Unreadable) for image in images]
             indices, images = list(compress(indices, readable)), list(compress(images, readable))
-        # The images are views of [H, W, 3] memory, which is the quick order to copy in.
+        # The images are views of [H, W, 3] memory, and quickest to copy in that order.
         batch = torch.stack([image.permute(1, 2, 0) for image in images]) if images else None
         return batch, self.dataset.labels[indices], unreadable
 
     def substitute(self, index: int, unreadable: dict[str, str]) -> Tensor:
-        """The next readable image of the class of image `index`; failures are noted.
+        """The next readable image of the class of image `index`; unreadable ones are added.
 
         Raises InputError if there is none.
         """
         labels = self.dataset.labels
         same = (labels == labels[index]).nonzero().flatten().tolist()
-        place = same.index(index)
-        for other in same[place + 1 :] + same[:place]:
+        position = same.index(index)
+        for other in same[position + 1 :] + same[:position]:
             (image,) = self.dataset.images([other])
             if not isinstance(image, Unreadable):
                 return image
@@ -285,22 +286,22 @@ class Batches(Dataset):
 
 
 def ignore_signals(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which may reach a whole process group, to the main process.
+    """Leave Ctrl-C and SIGTERM to the main process, although they may reach the whole group.
 
-    It saves its state first; the workers end with it.
+    The main process saves its state first; the workers end with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def pinning_ended(error: threading.ExceptHookArgs) -> None:
-    """Print what ends a thread, as threading does, but for torch's thread of pinned memory.
+    """Print the error that ends a thread, but not of torch's thread for pinned memory.
 
-    It ends where a worker is killed, which the loader then says in one line.
+    That ends when a worker is killed, which the loader reports in one line.
     """
     if "_pin_memory_loop" not in getattr(error.thread, "name", ""):
         threading.__excepthook__(error)
 
 
-# After an error that nothing catches multiprocessing would wait for the workers for ever.
+# After an uncaught error multiprocessing would wait for the workers for ever.
 atexit.register(end_workers)

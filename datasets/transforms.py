@@ -3,8 +3,8 @@
 Training: resize to (s, s), RandomResizedCrop(s), horizontal flip. Validation: resize to (s, s), no
 centre crop. The original's colour jitter has strength 0 throughout and is left out.
 
-Resizing is bilinear with antialias and gives the pixels of PIL's, up to rounding: 0.005 levels on
-average. Pillow 12 and later exchange the two passes for tall images, where it is 0.2.
+Resizing is bilinear with antialias and gives PIL's pixels up to rounding: 0.005 levels on average.
+Pillow 12 and later exchange the two passes for tall images, where it is 0.2.
 """
 
 import math
@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+# Three callers apply the published transform, in this order:
+#   resize     images.ImageFiles and ImageArray, after decoding, in the process that reads the image
+#   augment    loader.Batches, in the same process, for training only
+#   normalize  loader.Loader, on the device, a batch at a time
+
 SCALE = (0.08, 1.0)
 LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 TRIES = 10
@@ -20,7 +25,7 @@ MEAN, STD = 0.5, 0.225
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Resize uint8 [3, H, W] to [3, size, size]; nothing is done where it has that size."""
+    """Resize uint8 [3, H, W] to [3, size, size]; an image of that size is returned as it is."""
     return functional.resize(image, [size, size])
 
 
@@ -31,7 +36,7 @@ def augment(image: Tensor, *, seed: int, epoch: int, index: int) -> Tensor:
     """
     height, width = image.shape[1:]
     generator = generator_for(seed, epoch, index)
-    # All at once: each draw by itself costs as much as the crop.
+    # All draws in one call: each call costs as much as the crop.
     uniforms = torch.rand(2 * TRIES + 3, generator=generator, dtype=torch.float64).tolist()
     top, left, crop_height, crop_width = crop_box(height, width, uniforms[1:])
     image = functional.resized_crop(image, top, left, crop_height, crop_width, [height, width])
@@ -41,9 +46,9 @@ def augment(image: Tensor, *, seed: int, epoch: int, index: int) -> Tensor:
 def crop_box(height: int, width: int, uniforms: list[float]) -> tuple[int, int, int, int]:
     """(top, left, height, width) with the distribution of torchvision's RandomResizedCrop.
 
-    uniforms: 2 * TRIES + 2 numbers in [0, 1). Of ten boxes, whose share of the area is uniform in
-    0.08 ... 1 and whose ratio of width to height is log-uniform in 3/4 ... 4/3, the first that fits
-    is put at a uniform place; if none fits, the largest central box of a ratio in that range.
+    uniforms: 2 * TRIES + 2 numbers in [0, 1). Ten boxes have an area uniform in 0.08 ... 1 of the
+    image and a ratio of width to height log-uniform in 3/4 ... 4/3; the first that fits is placed
+    uniformly. If none fits, it is the largest central box with a ratio in that range.
     """
     for area_draw, ratio_draw in zip(uniforms[0:-2:2], uniforms[1:-2:2], strict=True):
         area = height * width * (SCALE[0] + area_draw * (SCALE[1] - SCALE[0]))

@@ -1,4 +1,4 @@
-"""Work on many files in several processes: no hang, and nothing left running however it ends."""
+"""Work on many files in several processes, which never hang and never outlive the command."""
 
 import contextlib
 import multiprocessing
@@ -23,7 +23,7 @@ DEAD = (
     "a worker process was killed, perhaps for want of memory; give the same command again with a "
     "smaller --workers"
 )
-# Seconds that a process has to finish its chunk when the others stop.
+# Seconds for a process to finish its chunk when the iteration ends.
 PATIENCE = 10
 
 
@@ -43,12 +43,12 @@ def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def in_processes(work: Callable[[Any], T], chunks: Iterable[Any], *, workers: int) -> Iterator[T]:
-    """Yield work(chunk) for every chunk, in the order in which they are done.
+    """Yield work(chunk) for every chunk, in the order of completion.
 
     workers: number of processes; 0: the calling one does the work. A chunk is taken from `chunks`
     when a process is free for it. `work`, chunks and results must pickle. Raises InputError when
-    `work` does, and when a process is killed. The processes ignore Ctrl-C and SIGTERM, finish the
-    chunk at hand when the iteration ends early, and end with the calling process if it is killed.
+    `work` does, and when a process is killed. The processes ignore Ctrl-C and SIGTERM; they finish
+    their chunk when the iteration ends early, and end with the calling process if that is killed.
     """
     if not workers:
         yield from map(work, chunks)
@@ -73,18 +73,18 @@ def in_processes(work: Callable[[Any], T], chunks: Iterable[Any], *, workers: in
 
 
 def start(work: Callable[[Any], Any]) -> tuple[Connection, BaseProcess]:
-    """Start a process that answers every chunk; returns the connection to it."""
+    """Start a process that answers every chunk; returns the connection to it, and the process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=serve, args=(work, theirs, ours), daemon=True)
     with blocked_signals():
         process.start()
-    # A connection ends when all copies of its other end are closed; this one would outlive it.
+    # A connection ends when all copies of its other end are closed; ours would keep it open.
     theirs.close()
     return ours, process
 
 
 def serve(work: Callable[[Any], Any], connection: Connection, other_end: Connection) -> None:
-    """Answer chunk after chunk, until the process at the other end is done or gone."""
+    """Answer chunk after chunk, until the other process closes the connection or dies."""
     ignore_signals(0)
     other_end.close()
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def send(connection: Connection, chunk: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """The next answer. Raises the InputError that it may be, or one if the process is dead."""
+    """The next answer. Raises InputError if it is one, and if the process is dead."""
     try:
         answer = connection.recv()
     except (EOFError, OSError) as error:
@@ -118,7 +118,7 @@ def receive(connection: Connection) -> Any:
 
 
 def stop(pool: dict[Connection, BaseProcess]) -> None:
-    """End the processes: each after its chunk, or by force."""
+    """End the processes after their chunks, or by force."""
     for connection in pool:
         connection.close()
     for process in pool.values():
@@ -130,7 +130,7 @@ def stop(pool: dict[Connection, BaseProcess]) -> None:
 
 @contextlib.contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Hold signals back: a process that is started meanwhile gets none before it ignores them."""
+    """Delay signals, so that a process started here gets none before it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -140,7 +140,7 @@ def blocked_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is at work, by Interrupted with the message."""
+    """Let SIGINT and SIGTERM raise Interrupted with the message."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted(message, number)

@@ -15,13 +15,14 @@ import numpy as np
 import torchvision
 from PIL import Image
 
-CALTECH_COUNTS = {"BACKGROUND_Google": 36, "Faces_easy": 33, "accordion": 31}
-CUB_CLASSES = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross"]
+CALTECH = {"BACKGROUND_Google": 36, "Faces_easy": 33, "accordion": 31}
+BIRDS = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross"]
 VARIANTS = ["707-320", "DR-400", "F/A-18"]
 LAND_USES = ["agricultural", "airplane", "baseballdiamond"]
 LUNGS = {"covid": 11, "pneumonia": 5, "regular": 9}
 TEXTURES = ["banded", "blotchy", "braided"]
 OBJECTS = ["aircraft_carrier", "airplane", "alarm_clock"]
+DOMAINS = {"DomainNet-r": "real", "DomainNet-p": "painting", "DomainNet-c": "clipart"}
 
 # What may be given as data_dir, relative to where the archive was unpacked.
 DATA_DIRS = {
@@ -40,14 +41,47 @@ DATA_DIRS = {
 }
 
 
-def build(name, folder, monkeypatch):
+def files_of(name):
+    """The images of a miniature but CIFAR's, one list a class, relative to where it is unpacked."""
+    if name == "Caltech-101":
+        top = "101_ObjectCategories"
+        return [
+            [f"{top}/{c}/image_{i:04d}.jpg" for i in range(1, n + 1)] for c, n in CALTECH.items()
+        ]
+    if name == "CUB-200":
+        top = "CUB_200_2011/images"
+        return [[f"{top}/{c}/{c[4:]}_{i:04d}_{i}.jpg" for i in (46, 9, 2, 85)] for c in BIRDS]
+    if name == "Aircraft":  # the owner's numbers are in no order
+        top = "fgvc-aircraft-2013b/data/images"
+        return [[f"{top}/{1900000 - 7 * (3 * c + i):07d}.jpg" for i in range(3)] for c in range(3)]
+    if name == "Flowers":  # their numbers are the labels
+        return [[f"jpg/image_{80 * c + i:04d}.jpg" for i in range(1, 81)] for c in range(17)]
+    if name == "Land-Use":
+        top = "UCMerced_LandUse/Images"
+        return [[f"{top}/{c}/{c}{i:02d}.tif" for i in range(10)] for c in LAND_USES]
+    if name == "POCUS":
+        return [sorted(f"{c}/{c}_frame {i}.png" for i in range(n)) for c, n in LUNGS.items()]
+    if name == "DTD":
+        return [[f"dtd/images/{c}/{c}_{i:04d}.jpg" for i in (1, 2, 0)] for c in TEXTURES]
+    top = DOMAINS[name]
+    return [
+        [f"{top}/{c}/{top}_{label:03d}_{i:06d}.jpg" for i in (1, 2, 4, 3)]
+        for label, c in enumerate(OBJECTS, start=1)
+    ]
+
+
+def build(name, folder, monkeypatch=None):
     """Write the miniature of the data set `name`; CIFAR's needs torchvision's MD5 sums replaced."""
     if name.startswith("CIFAR"):
         cifar(name, folder, monkeypatch)
-    elif name.startswith("DomainNet"):
-        domain({"r": "real", "p": "painting", "c": "clipart"}[name[-1]], folder)
-    else:
-        BUILDERS[name](folder)
+        return
+    classes = files_of(name)
+    for number, path in enumerate(path for paths in classes for path in paths):
+        put(folder / path, number)
+    if name in DOMAINS:
+        domain(DOMAINS[name], folder, classes)
+    elif name in INDEXES:
+        INDEXES[name](folder, classes)
 
 
 @functools.cache
@@ -102,44 +136,35 @@ def cifar(name, folder, monkeypatch):
     return top, batches[0].reshape(2, 3, 32, 32)
 
 
-def caltech(folder):
-    top = folder / "101_ObjectCategories"
-    for name, count in CALTECH_COUNTS.items():
-        for i in range(1, count + 1):
-            put(top / name / f"image_{i:04d}.jpg", i)
+def caltech(folder, classes):
     # The owner's background class holds such a file.
-    (top / "BACKGROUND_Google/tmp").write_text("")
+    (folder / "101_ObjectCategories/BACKGROUND_Google/tmp").write_text("")
 
 
-def cub(folder):
-    """Four images a class: the second and the fourth validate."""
+def cub(folder, classes):
+    """Of every class the second and the fourth image validate."""
     top = folder / "CUB_200_2011"
-    paths = [f"{name}/{name[4:]}_{i:04d}_{i}.jpg" for name in CUB_CLASSES for i in (46, 9, 2, 85)]
-    for number, path in enumerate(paths, start=1):
-        put(top / "images" / path, number)
+    paths = [path.removeprefix("CUB_200_2011/images/") for paths in classes for path in paths]
     ids = range(1, len(paths) + 1)
     write(top / "images.txt", *(f"{i} {path}" for i, path in zip(ids, paths, strict=True)))
     write(top / "image_class_labels.txt", *(f"{i} {(i - 1) // 4 + 1}" for i in ids))
     write(top / "train_test_split.txt", *(f"{i} {i % 2}" for i in ids))
-    write(top / "classes.txt", *(f"{i} {name}" for i, name in enumerate(CUB_CLASSES, start=1)))
+    write(top / "classes.txt", *(f"{i} {name}" for i, name in enumerate(BIRDS, start=1)))
     write(top / "bounding_boxes.txt", *(f"{i} 60.0 27.0 325.0 304.0" for i in ids))
     write(top / "README", "The Caltech-UCSD Birds-200-2011 Dataset")
     write(folder / "attributes.txt", "1 has_bill_shape::curved_(up_or_down)")
 
 
-def aircraft(folder):
+def aircraft(folder, classes):
     """Per variant, two images train (one of them in the owner's "val") and one tests."""
     data = folder / "fgvc-aircraft-2013b/data"
-    parts = {"train": [], "val": [], "trainval": [], "test": []}
-    for number, variant in enumerate(VARIANTS):
-        # The owner's numbers are in no order.
-        images = [f"{1900000 - 7 * (3 * number + i):07d}" for i in range(3)]
-        for image, part in zip(images, ("train", "val", "test"), strict=True):
-            put(data / "images" / f"{image}.jpg", number)
-            parts[part].append(f"{image} {variant}")
-            if part != "test":
-                parts["trainval"].append(f"{image} {variant}")
-    for part, lines in parts.items():
+    rows = [
+        [f"{Path(path).stem} {variant}" for path in paths]
+        for variant, paths in zip(VARIANTS, classes, strict=True)
+    ]
+    parts = {"train": (0, 1), "val": (1, 2), "trainval": (0, 2), "test": (2, 3)}
+    for part, (start, end) in parts.items():
+        lines = [line for row in rows for line in row[start:end]]
         write(data / f"images_variant_{part}.txt", *lines)
     write(data / "variants.txt", *VARIANTS)
     write(data / "families.txt", "Boeing 707", "DR-400", "F/A-18")
@@ -147,59 +172,35 @@ def aircraft(folder):
     write(folder / "fgvc-aircraft-2013b/README.md", "FGVC-Aircraft Benchmark")
 
 
-def flowers(folder):
-    """All 1,360 images: their numbers are the labels."""
-    for i in range(1, 1361):
-        put(folder / "jpg" / f"image_{i:04d}.jpg", i)
-    write(folder / "jpg/files.txt", *(f"image_{i:04d}.jpg" for i in range(1, 1361)))
+def flowers(folder, classes):
+    write(folder / "jpg/files.txt", *(Path(path).name for paths in classes for path in paths))
 
 
-def land_use(folder):
-    """Ten images a class."""
-    for name in LAND_USES:
-        for i in range(10):
-            put(folder / "UCMerced_LandUse/Images" / name / f"{name}{i:02d}.tif", i)
-
-
-def pocus(folder):
-    for name, count in LUNGS.items():
-        for i in range(count):
-            put(folder / name / f"{name}_frame {i}.png", i)
-
-
-def dtd(folder):
-    """Three images a class: in partition 1 one trains, one is the owner's "val", one tests."""
+def dtd(folder, classes):
+    """In partition 1 an image of every class trains, one is the owner's "val", one tests."""
     top = folder / "dtd"
     for partition in (1, 2):
-        for place, part in enumerate(("train", "val", "test")):
-            lines = [f"{name}/{name}_{(place + partition) % 3:04d}.jpg" for name in TEXTURES]
+        for number, part in enumerate(("train", "val", "test")):
+            lines = [f"{name}/{name}_{(number + partition) % 3:04d}.jpg" for name in TEXTURES]
             write(top / "labels" / f"{part}{partition}.txt", *lines)
-            for number, line in enumerate(lines):
-                put(top / "images" / line, number)
     write(top / "labels/labels_joint_anno.txt", "banded/banded_0000.jpg banded")
     write(top / "imdb/imdb.mat")
 
 
-def domain(name, folder):
-    """Per class three images that train and one that tests; the lists are separate downloads."""
-    for part, numbers in (("train", (1, 2, 4)), ("test", (3,))):
+def domain(name, folder, classes):
+    """Of every class three images train and one tests; the lists are separate downloads."""
+    for part, numbers in (("train", slice(0, 3)), ("test", slice(3, 4))):
         lines = [
-            f"{name}/{kind}/{name}_{label + 1:03d}_{i:06d}.jpg {label}"
-            for label, kind in enumerate(OBJECTS)
-            for i in numbers
+            f"{path} {label}" for label, paths in enumerate(classes) for path in paths[numbers]
         ]
         write(folder / f"{name}_{part}.txt", *lines)
-        for number, line in enumerate(lines):
-            put(folder / line.split()[0], number)
 
 
-BUILDERS = {
+INDEXES = {
     "Caltech-101": caltech,
     "CUB-200": cub,
     "Aircraft": aircraft,
     "Flowers": flowers,
-    "Land-Use": land_use,
-    "POCUS": pocus,
     "DTD": dtd,
 }
 

@@ -79,8 +79,11 @@ def test_orientation_in_the_metadata_is_ignored():
     assert torch.equal(decode(plain), decode(turned))
 
 
-def test_first_of_several_frames_is_taken():
-    data = encoded(RGB, "TIFF", save_all=True, append_images=[Image.new("RGB", RGB.size)])
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+def test_first_of_several_frames_is_taken(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    black = Image.new("RGB", RGB.size)
+    data = encoded(RGB, kind, save_all=True, append_images=[black], **options)
     assert torch.equal(decode(data), decode(encoded(RGB, "PNG")))
 
 

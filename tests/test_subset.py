@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_datasets import names, put
 
 import finetune
 from console import InputError, run
 from datasets import load
-from datasets.folder import Found, Samples
+from datasets.folder import Samples, Splits
 from datasets.subset import draw, first_classes
 from models import build, checkpoint
 
@@ -22,7 +22,6 @@ def samples(counts):
     return Samples([f"{c}_{i}" for i, c in pairs], [c for _, c in pairs])
 
 
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(1, 12), min_size=2, max_size=5),
     seed=st.integers(0, 2**31),
@@ -77,22 +76,22 @@ def test_draw_that_cannot_be_made(number, message):
 
 
 def test_first_classes_are_kept_in_both_splits():
-    found = Found(["a", "b", "c"], samples([2, 1, 2]), samples([1, 1, 1]))
-    assert first_classes(found, 2) == Found(["a", "b"], samples([2, 1]), samples([1, 1]))
-    assert first_classes(found, 3) == found
+    splits = Splits(["a", "b", "c"], samples([2, 1, 2]), samples([1, 1, 1]))
+    assert first_classes(splits, 2) == Splits(["a", "b"], samples([2, 1]), samples([1, 1]))
+    assert first_classes(splits, 3) == splits
 
 
 @pytest.mark.parametrize("number", [1, 4])
 def test_number_of_classes_that_is_not_there(number):
-    found = Found(["a", "b", "c"], samples([2, 1, 2]), samples([1, 1, 1]))
+    splits = Splits(["a", "b", "c"], samples([2, 1, 2]), samples([1, 1, 1]))
     with pytest.raises(InputError, match=f"--max_classes {number} must be from 2 to 3"):
-        first_classes(found, number)
+        first_classes(splits, number)
 
 
 def test_first_classes_without_validation_images():
-    found = Found(["a", "b", "c"], samples([2, 1, 2]), Samples(["2_0"], [2]))
+    splits = Splits(["a", "b", "c"], samples([2, 1, 2]), Samples(["2_0"], [2]))
     with pytest.raises(InputError, match="first 2 classes have no validation images"):
-        first_classes(found, 2)
+        first_classes(splits, 2)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What to say when a data set is not where it was looked for: packed still, or a folder away."""
+"""Hints for a data set that is not in the given folder: a neighbouring folder, a packed archive."""
 
 import os
 import shlex
@@ -8,50 +8,37 @@ from pathlib import Path
 
 from console import InputError
 
-from . import folder, unsplit
-
-# Folders that are looked into for the one that may be meant.
-MOST = 200
-# They take any image in a sub-folder for the data, and such a folder above is met by chance.
-BY_ANY_IMAGE = (
-    folder.locate,
-    unsplit.locate_flowers,
-    unsplit.locate_land_use,
-    unsplit.locate_pocus,
-)
+# Sub-folders that are tried, at most.
+MAX_FOLDERS = 200
 
 
-def elsewhere(root: Path, locate: Callable[[Path], Path | None], *, like: str) -> str:
-    """`; did you mean FOLDER?` if `locate` finds the data one folder further down or up, else "".
+def did_you_mean(
+    root: Path, locate: Callable[[Path], Path | None], *, like: str, upwards: bool
+) -> str:
+    """`; did you mean FOLDER?` if `locate` finds the data one folder down or up, else "".
 
-    Among several, one is taken in whose name `like` occurs. The folder above is not meant by data
-    sets that any image in a sub-folder would do for, and the root of the file system by none.
+    like: of several folders, one with this in its name is preferred. upwards: whether to try the
+    folder above; `/` is never suggested.
     """
     with suppress(OSError, InputError):
         if locate(root) is not None:
             return ""
-        for path in neighbours(root, like=like, above=locate not in BY_ANY_IMAGE):
+        for path in neighbours(root, like=like, upwards=upwards):
             with suppress(OSError, InputError):
                 if locate(Path(path)) is not None:
                     return f"; did you mean {path}?"
     return ""
 
 
-def neighbours(root: Path, *, like: str, above: bool) -> list[str]:
-    """The folders in `root`, those first in whose name `like` occurs, and if wanted the one above.
-
-    The root of the file system is never among them.
-    """
+def neighbours(root: Path, *, like: str, upwards: bool) -> list[str]:
+    """The folders in `root`, those with `like` in their names first, and then the one above."""
     inside = visible_folders(root)
     inside.sort(key=lambda name: like not in name.casefold().replace("-", ""))
-    folders = [os.path.join(root, name) for name in inside[:MOST]]
+    folders = [os.path.join(root, name) for name in inside[:MAX_FOLDERS]]
     parent = os.path.dirname(os.path.abspath(root))
-    # An empty folder beside images is where something was to be put.
-    if (
-        above
-        and parent != os.path.dirname(parent)
-        and (not os.path.isdir(root) or os.listdir(root))
-    ):
+    # An empty folder beside the data is where a download was meant to go.
+    is_empty = os.path.isdir(root) and not os.listdir(root)
+    if upwards and not is_empty and parent != os.path.dirname(parent):
         folders.append(parent)
     return folders
 
@@ -64,7 +51,7 @@ def visible_folders(folder: Path) -> list[str]:
 
 
 def unpacking(root: Path, archives: Sequence[str]) -> str | None:
-    """The command that unpacks the first of `archives` that is in `root` (or is `root` itself)."""
+    """The command that unpacks the first of `archives` that is in `root`, or is `root` itself."""
     if os.path.isfile(root):
         names = {Path(archive).name for archive in archives}
         return command(root, root.parent) if root.name in names else None
