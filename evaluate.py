@@ -9,21 +9,21 @@ train the training images are taken, without augmentation.
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from console import ArgumentParser, InputError, integer, run, say
 from datasets import DATASETS, load
+from datasets.images import Images
 from datasets.loader import make_loader
 from models import ARCHS, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
 from models.layers import num_classes
 from models.pretrained import architecture
-from training.arguments import add_evaluation_arguments
-from training.device import choose_device, one_line_when_out_of_memory
+from training.device import choose_device, explain_errors
 from training.engine import evaluate
+from training.options import add_evaluation_arguments
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -44,80 +44,64 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    path = paths.locate(args.b)
-    loss, accuracy, count = evaluate_file(
-        path,
-        arch=args.arch,
-        dataset=args.dataset,
-        data_dir=args.data_dir,
-        image_size=args.image_size,
-        split=args.split,
+    theta = checkpoint.read(paths.locate(args.b))
+    device = choose_device(args.device)
+    arch = architecture(theta, args.arch)
+    classes_of_file = num_classes(theta.partition)
+    if classes_of_file is None:
+        raise InputError(f"{theta.path} has no classifier, so there is nothing to evaluate")
+
+    train_set, val_set, classes = load(
+        args.dataset,
+        args.data_dir,
+        image_size=args.image_size or default_image_size(arch),
         max_classes=args.max_classes,
         max_samples=args.max_samples,
         seed=args.seed,
+    )
+    if classes_of_file != len(classes):
+        raise InputError(
+            f"{theta.path} has a classifier of {classes_of_file} classes, but {args.dataset} in "
+            f"{args.data_dir} has {len(classes)}"
+        )
+
+    loss, accuracy, count = evaluate_file(
+        theta,
+        train_set if args.split == "train" else val_set,
+        arch=arch,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        device=choose_device(args.device),
+        device=device,
     )
-    say(f"{path}: accuracy {accuracy:.2f} % of {count} images, loss {loss:.4f}")
+    say(f"{theta.path}: accuracy {accuracy:.2f} % of {count} images, loss {loss:.4f}")
 
 
 def evaluate_file(
-    path: Path,
+    theta: Checkpoint,
+    images: Images,
     *,
-    arch: str | None,
-    dataset: str,
-    data_dir: str,
-    image_size: int | None,
-    split: str,
-    max_classes: int | None,
-    max_samples: int | None,
-    seed: int,
+    arch: str,
     batch_size: int = 256,
     num_workers: int = 0,
     device: torch.device,
 ) -> tuple[float, float, int]:
-    """Mean cross-entropy, accuracy in per cent, and number of images.
+    """Mean cross-entropy, accuracy in per cent, and number of images, those unreadable left out.
 
-    Raises InputError where file, network and data do not fit each other.
+    Raises InputError where the file does not fit the network `arch`.
     """
-    theta = checkpoint.read(path)
-    arch = architecture(theta, arch)
-    if num_classes(theta.partition) is None:
-        raise InputError(f"{path} has no classifier, so there is nothing to evaluate")
-    train_set, val_set, classes = load(
-        dataset,
-        data_dir,
-        image_size=image_size or default_image_size(arch),
-        max_classes=max_classes,
-        max_samples=max_samples,
-        seed=seed,
-    )
-    images = train_set if split == "train" else val_set
-    if num_classes(theta.partition) != len(classes):
-        raise InputError(
-            f"{path} has a classifier of {num_classes(theta.partition)} classes, but {dataset} in "
-            f"{data_dir} has {len(classes)}"
-        )
-
-    model = load_network(theta, arch, len(classes), image_size=images.image_size)
+    model = load_network(theta, arch, image_size=images.image_size)
     loader = make_loader(
-        images,
-        train=False,
-        batch_size=batch_size,
-        seed=seed,
-        num_workers=num_workers,
-        device=device,
+        images, train=False, batch_size=batch_size, seed=0, num_workers=num_workers, device=device
     )
-    with one_line_when_out_of_memory("give a smaller --batch_size"):
+    with explain_errors("give a smaller --batch_size"):
         model.to(device)
-        loss, accuracy = evaluate(model, loader, precision=None, device=device, epoch=0)
+        loss, accuracy = evaluate(model, loader, precision=None, device=device)
     return loss, accuracy, len(images) - len(loader.unreadable)
 
 
-def load_network(theta: Checkpoint, arch: str, num_classes: int, *, image_size: int) -> nn.Module:
-    """The network of a file, classifier included. Raises InputError where it is of another."""
-    model = build(arch, num_classes, image_size=image_size)
+def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> nn.Module:
+    """The network of a file, classifier included. Raises InputError where it is another one."""
+    model = build(arch, num_classes(theta.partition), image_size=image_size)
     try:
         model.load_state_dict(theta.tensors)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ import torch
 from cal_transferability import measure
 from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import DATASETS, download, load
-from datasets.loader import make_loader
+from datasets.images import Images
 from measurement.along import along_the_way
 from models import ARCHS, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
@@ -24,50 +24,45 @@ from models.layers import identify
 from models.pretrained import freeze, load_pretrained
 from safe_io import sha256
 from training import distributed
-from training.arguments import (
-    add_run_arguments,
-    argument_groups,
-    fit_with_arguments,
-    loading_options,
-)
-from training.device import choose_device
+from training.device import BATCH_ADVICE, choose_device, explain_errors
+from training.engine import fit
+from training.options import add_run_arguments, argument_groups
 from training.record import refuse_overwriting
-from training.runstate import run_of
+from training.resume import claim
+from training.run import make_loaders, set_up
 from training.schedule import SCHEDULERS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     task, optimisation, machine, output = argument_groups(parser)
-    add = task
-    add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
-    add("--data_dir", required=True, help="folder of the data set")
-    add("--download", action="store_true", help="get it, where torchvision can (default: off)")
-    add(
+    task("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
+    task("--data_dir", required=True, help="folder of the data set")
+    task("--download", action="store_true", help="get it, where torchvision can (default: off)")
+    task(
         "--max_samples",
         type=integer(1),
         help="training images, drawn evenly from the classes (default: all)",
     )
-    add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
-    add("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
-    add("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
-    add(
+    task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
+    task("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
+    task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
+    task(
         "--freeze",
         metavar="PATTERN",
         help="parameters that stay as they are, as in 'layer[12].*' (default: none)",
     )
-    add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
-    add(
+    task("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
+    task(
         "-r",
         help="file of theta_r, to measure T after every epoch, in X.csv and X_layers.csv "
         "(default: off)",
     )
-    add = optimisation
-    add("--max_epoch", type=integer(1), default=100, help="epochs")
-    add("--batch_size", type=integer(1), default=128, help="images a step")
-    add("--lr", type=number(0, above=True), default=0.01, help="learning rate")
-    add("--weight_decay", type=number(0), default=1e-4, help="of all parameters")
-    add("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
+    optimisation("--max_epoch", type=integer(1), default=100, help="epochs")
+    optimisation("--batch_size", type=integer(1), default=128, help="images a step")
+    optimisation("--lr", type=number(0, above=True), default=0.01, help="learning rate")
+    optimisation("--weight_decay", type=number(0), default=1e-4, help="of all parameters")
+    optimisation("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
     output("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
     return parser.parse_args(argv)
@@ -78,65 +73,70 @@ def main(argv: list[str] | None = None) -> None:
     path_a, path_b = paths.locate(args.a), paths.output_path(args.b)
     path_r = paths.locate(args.r) if args.r else None
     refuse_overwriting({"-a": path_a, "-r": path_r}, path_b, keep=args.keep)
-    theta_a = checkpoint.read(path_a)
-    arch_a = identify(theta_a.partition)
-    if arch_a in ARCHS and arch_a != args.arch:
-        raise InputError(f"{path_a} is a {arch_a}, not a {args.arch}; add --arch {arch_a}")
+    theta_a = read_theta_a(path_a, args.arch)
+    sha256_a = sha256(path_a)
 
     device = choose_device(args.device, deterministic=args.deterministic)
-    settings = {**vars(args), "parent_sha256": sha256(path_a)}
-    with run_of(path_b, settings, resume=args.resume, overwrite=args.overwrite) as wanted:
-        if wanted:
-            train(args, theta_a, path_r, path_b, device)
+    with claim(path_b, {**vars(args), "parent_sha256": sha256_a}) as to_train:
+        if not to_train:
+            return
+        train_set, val_set, classes = read_data(args)
+        args.image_size = train_set.image_size  # for X.json
+        train_loader, val_loader = make_loaders(args, train_set, val_set, device)
+
+        torch.manual_seed(args.seed)
+        model = build(args.arch, len(classes), image_size=args.image_size)
+        fresh = load_pretrained(model, theta_a, image_size=args.image_size)
+        say(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
+        freeze(model, args.freeze)
+
+        facts = {"script": "finetune.py", "classes": classes, "parent_sha256": sha256_a}
+        with explain_errors(BATCH_ADVICE, compiled=args.compile):
+            fine_tuning = set_up(
+                args,
+                model,
+                train_loader,
+                val_loader,
+                path=path_b,
+                device=device,
+                facts=facts,
+                measure=along_the_way(measure, path_r, theta_a, model) if path_r else None,
+                sha256_r=sha256(path_r) if path_r else None,
+            )
+            fit(
+                fine_tuning,
+                train_loader,
+                val_loader,
+                val_interval=args.val_interval,
+                log_interval=args.log_interval,
+                resume=args.resume,
+            )
+        for path in fine_tuning.record.kept:
+            say(f"theta_FB: {path.resolve()}")
 
 
-def train(
-    args: argparse.Namespace,
-    theta_a: Checkpoint,
-    path_r: Path | None,
-    path_b: Path,
-    device: torch.device,
-) -> None:
-    """Fine-tune theta_A as the command line says."""
+def read_theta_a(path: Path, arch: str) -> Checkpoint:
+    """The pre-trained parameters. Raises InputError where they are of another network."""
+    theta_a = checkpoint.read(path)
+    arch_a = identify(theta_a.partition)
+    if arch_a in ARCHS and arch_a != arch:
+        raise InputError(f"{path} is a {arch_a}, not a {arch}; add --arch {arch_a}")
+    return theta_a
+
+
+def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:
+    """The two splits and the classes of task B."""
     if args.download:
         # By the first process; the others find the files.
         distributed.on_first(lambda: download(args.dataset, args.data_dir))
-    size = args.image_size or default_image_size(args.arch)
-    train_set, val_set, classes = load(
+    return load(
         args.dataset,
         args.data_dir,
-        image_size=size,
+        image_size=args.image_size or default_image_size(args.arch),
         max_classes=args.max_classes,
         max_samples=args.max_samples,
         seed=args.seed,
     )
-    args.image_size = train_set.image_size
-
-    torch.manual_seed(args.seed)
-    model = build(args.arch, len(classes), image_size=args.image_size)
-    fresh = load_pretrained(model, theta_a, image_size=args.image_size)
-    say(f"{theta_a.path}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
-    freeze(model, args.freeze)
-
-    measured = along_the_way(measure, path_r, theta_a, model) if path_r else None
-    loading = loading_options(args, device)
-    written = fit_with_arguments(
-        args,
-        model,
-        make_loader(train_set, train=True, **loading),
-        make_loader(val_set, train=False, **loading),
-        path=path_b,
-        device=device,
-        facts={
-            "script": "finetune.py",
-            "classes": classes,
-            "parent_sha256": sha256(theta_a.path),
-        },
-        measure=measured,
-        theta_r=sha256(path_r) if path_r else None,
-    )
-    for path in written:
-        say(f"theta_FB: {path.resolve()}")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from datasets.transforms import generator_for
 from models import ARCHS, checkpoint, default_image_size, paths
 from models.pretrained import architecture
 from safe_io import check_output, sha256
-from training.arguments import add_evaluation_arguments
 from training.device import choose_device
+from training.options import add_evaluation_arguments
 
 from . import factor_table
 from .features import Kept, features, load_network

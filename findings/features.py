@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from console import InputError
 from datasets.images import Images
 from datasets.loader import make_loader
+from datasets.progress import Progress
 from models import build
 from models.checkpoint import Checkpoint
 from models.layers import partition
 from models.pretrained import load_pretrained
-from training.device import one_line_when_out_of_memory
-from training.progress import ProgressBar
+from training.device import explain_errors
 
 
 def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> tuple[nn.Module, str]:
@@ -68,8 +68,8 @@ def features(
     )
     seen = broken = 0
     try:
-        with one_line_when_out_of_memory("give a smaller --batch_size"):
-            for batch, indices in ProgressBar(loader, name, 0, len(loader)):
+        with explain_errors("give a smaller --batch_size"):
+            for batch, indices in Progress(len(loader), name, loader=loader):
                 with torch.inference_mode():
                     model(batch)
                     phi = inputs.pop()

@@ -28,9 +28,9 @@ import cal_transferability
 import finetune
 import pretrain_on_ImageNet
 from console import ArgumentParser, InputError, integer, run, say, warn
-from datasets import find
+from datasets import find, load
 from evaluate import evaluate_file
-from models import ARCHS, checkpoint, paths
+from models import ARCHS, checkpoint, default_image_size, paths
 from models.layers import check_same_network
 from models.pretrained import architecture
 from safe_io import Busy, atomic_write, check_output, sha256
@@ -223,16 +223,18 @@ def probe(
     args: argparse.Namespace, row: Planned, images: int, device: torch.device
 ) -> tuple[float, float]:
     """Loss and accuracy on the fixed draw of training images. images: so many the run had."""
-    loss, accuracy, _ = evaluate_file(
-        args.out / f"{row.name}.pth",
-        arch=args.arch,
-        dataset=row.cells["dataset"],
-        data_dir=args.data_dir,
-        image_size=args.image_size,
-        split="train",
+    train_set, _, _ = load(
+        row.cells["dataset"],
+        args.data_dir,
+        image_size=args.image_size or default_image_size(args.arch),
         max_classes=int(row.cells["classes"] or 0) or None,
         max_samples=min(args.probe, images),
         seed=row.seed,
+    )
+    loss, accuracy, _ = evaluate_file(
+        checkpoint.read(args.out / f"{row.name}.pth"),
+        train_set,
+        arch=args.arch,
         num_workers=args.num_workers,
         device=device,
     )

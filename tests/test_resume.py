@@ -2,90 +2,84 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
-from functools import partial
+from itertools import count
 
 import pytest
 import torch
-from test_training import CPU, Batches, random_batches, read_csv, small_network
+from loops import (
+    Batches,
+    new_run,
+    nothing,
+    random_batches,
+    read_csv,
+    run_fit,
+    small_network,
+)
+from torch import nn
 
 from console import InputError, Interrupted
-from safe_io import sha256, sibling
+from safe_io import Busy, locked, sha256, sibling
 from training import distributed
-from training.engine import Run, fit
 from training.record import Record
-from training.runstate import RunState, begin, stoppable
-from training.schedule import learning_rate, make_optimizer
+from training.resume import ResumeFile, claim, stoppable
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing in the code under test catches it."""
 
 
-def train(path, *, resume=False, kill=None, save_minutes=10, epochs=3, signal_at=None, **options):
-    """Train a network with dropout; `kill(run)` is asked after every step."""
-    model = small_network()
-    train_loader = Batches(random_batches(4))
-    val_loader = Batches(random_batches(2, seed=1))
-    record = Record(path, keep=options.pop("keep", "both"), facts={"classes": ["a", "b", "c"]})
-    state = RunState(path, config=options.pop("config", {}), save_minutes=save_minutes)
-    steps = 0
-    is_due = state.is_due
+def kill():
+    raise Killed
 
-    def is_due_or_killed():
-        nonlocal steps
-        steps += 1
-        if steps == signal_at:
-            state.stop_signal = signal.SIGTERM
-        due = is_due()
-        if kill is not None and steps == kill:
-            raise Killed
-        return due
 
-    state.is_due = is_due_or_killed
-    fit(
-        model,
-        train_loader,
-        val_loader,
-        epochs=epochs,
-        max_steps=options.pop("max_steps", None),
-        optimizer=make_optimizer("sgd", model, lr=0.1, weight_decay=1e-4),
-        learning_rate=partial(
-            learning_rate, lr=0.1, scheduler="cosine", epochs=epochs, steps_per_epoch=4
-        ),
-        precision=options.pop("precision", None),
-        accumulate=options.pop("accumulate", 1),
-        compiled=False,
-        device=CPU,
-        seed=0,
-        val_interval=1,
-        log_interval=None,
-        record=record,
-        state=state,
-        resume=resume,
-    )
-    return model.state_dict()
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(path, *, at=None, do=kill, model=None, batches=None, **options):
+    """Train a network with dropout for three epochs.
+
+    `do` is called when batch number `at` is asked for: of each epoch's six the first four are for
+    training, the others for validation.
+    """
+    numbers = count(1)
+
+    def on_batch():
+        if next(numbers) == at:
+            do()
+
+    train_loader = Batches(batches or random_batches(4), on_batch=on_batch)
+    val_loader = Batches(random_batches(2, seed=1), on_batch=on_batch)
+    options = {"keep": "both", "epochs": 3, "scheduler": "cosine", **options}
+    return run_fit(model or small_network(), train_loader, val_loader, path, **options)
+
+
+def killed(path, at, **options):
+    with pytest.raises(Killed):
+        train(path, at=at, **options)
+
+
+def state(path, ending=".resume"):
+    return torch.load(sibling(path, ending), weights_only=True)
 
 
 def outputs(path):
-    """Everything that a run leaves, without what depends on the clock."""
+    """The tables and records of a run, without clock times."""
     rows = read_csv(path)
     for row in rows:
         del row["images_per_s"], row["seconds"]
-    records = {}
-    for ending in (".json", "_last.json"):
-        record = json.loads(sibling(path, ending).read_text())
+    records = [json.loads(sibling(path, e).read_text()) for e in (".json", "_last.json")]
+    for record in records:
         del record["seconds"]
-        records[ending] = record
     return rows, records
 
 
 def assert_same_run(path, straight):
     assert outputs(path) == outputs(straight)
     for ending in (".pth", "_last.pth"):
-        a, b = torch.load(sibling(path, ending)), torch.load(sibling(straight, ending))
-        assert all(torch.equal(a[key], b[key]) for key in a)
         assert sha256(sibling(path, ending)) == sha256(sibling(straight, ending))
     assert not list(path.parent.glob("*.resume*"))
     assert not list(path.parent.glob(".*tmp"))
@@ -98,75 +92,86 @@ def straight(tmp_path_factory):
     return path
 
 
-# Six chances an epoch: after each of four steps, after each of two validation batches.
-@pytest.mark.parametrize("kill", [1, 2, 4, 5, 6, 7, 10, 12, 18])
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.pth"
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 6, 7, 10, 12, 18])
 @pytest.mark.parametrize("save_minutes", [10, 0])
-def test_killed_run_goes_on_bit_for_bit(tmp_path, straight, kill, save_minutes):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=kill, save_minutes=save_minutes)
-    if kill > (1 if save_minutes == 0 else 6):
-        assert sibling(path, ".resume").exists()
+def test_killed_run_goes_on_bit_for_bit(path, straight, at, save_minutes):
+    killed(path, at, save_minutes=save_minutes)
+    assert sibling(path, ".resume").exists() == (at > (1 if save_minutes == 0 else 6))
     train(path, resume=True, save_minutes=save_minutes)
     assert_same_run(path, straight)
 
 
-@pytest.mark.parametrize("signal_at", [1, 5, 6, 10, 18])
-def test_signal_saves_in_mid_epoch_and_says_how_to_go_on(tmp_path, straight, signal_at):
-    path = tmp_path / "x.pth"
+@pytest.mark.parametrize("at", [1, 5, 6, 10, 18])
+def test_signal_saves_in_mid_epoch_and_says_how_to_go_on(path, straight, at):
     with pytest.raises(Interrupted, match=r"--resume goes on from there") as interruption:
-        train(path, signal_at=signal_at)
+        train(path, at=at, do=terminate)
     assert interruption.value.number == signal.SIGTERM
     train(path, resume=True)
     assert_same_run(path, straight)
 
 
-def test_first_signal_is_answered_on_a_terminal(tmp_path, monkeypatch, capfd):
+def test_first_signal_is_answered_on_a_terminal(path, monkeypatch, capfd):
     """A log file gets only the one line at the end."""
     for terminal, lines in ((True, 1), (False, 0)):
         monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream, answer=terminal: answer)
-        state = RunState(tmp_path / "x.pth", config={}, save_minutes=10)
-        with stoppable(state):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert state.stop_signal == signal.SIGTERM
+        file = ResumeFile(path, config={}, save_minutes=10)
+        with stoppable(file):
+            terminate()
+        assert file.stop_signal == signal.SIGTERM
         assert capfd.readouterr().err.count("stopping after this iteration") == lines
 
 
-def test_mid_epoch_state_holds_the_exact_place(tmp_path):
-    path = tmp_path / "x.pth"
+def test_second_signal_stops_at_once(path):
+    with pytest.raises(Interrupted, match="stopped at once; --resume goes on from the last state"):
+        train(path, at=8, do=lambda: (terminate(), terminate()))
+    assert state(path)["counters"]["batches"] == 0
+
+
+def test_mid_epoch_state_holds_the_exact_place(path):
     with pytest.raises(Interrupted):
-        train(path, signal_at=9)  # six calls belong to the first epoch
-    counters = torch.load(sibling(path, ".resume"))["counters"]
+        train(path, at=9, do=terminate)  # six batches belong to the first epoch
+    counters = state(path)["counters"]
     assert (counters["epoch"], counters["batches"], counters["step"]) == (1, 3, 7)
     assert counters["sum_lr"] == pytest.approx(4 * 0.1 + 3 * 0.075)
 
 
-@pytest.mark.parametrize("point", ["epoch", "mid"])
-def test_state_cut_short_gives_way_to_the_one_before(tmp_path, straight, point, capsys):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=15 if point == "epoch" else 10, save_minutes=10 if point == "epoch" else 0)
-    state = sibling(path, ".resume")
-    state.write_bytes(state.read_bytes()[:-500])
+def test_images_unreadable_before_an_interruption_are_counted(path):
+    model, val = small_network(), Batches(random_batches(2))
+    before = Batches(random_batches(4), on_batch=terminate)
+    before.unreadable = ["a.jpg", "b.jpg"]
+    with pytest.raises(Interrupted):
+        run_fit(model, before, val, path)
+    after = Batches(random_batches(4))
+    after.unreadable = ["b.jpg"]
+    run_fit(model, after, val, path, resume=True)
+    assert json.loads(sibling(path, ".json").read_text())["unreadable"] == 2
+
+
+@pytest.mark.parametrize(("at", "save_minutes"), [(15, 10), (10, 0)])
+def test_state_cut_short_gives_way_to_the_one_before(path, straight, at, save_minutes, capsys):
+    killed(path, at, save_minutes=save_minutes)
+    file = sibling(path, ".resume")
+    file.write_bytes(file.read_bytes()[:-500])
     train(path, resume=True)
     assert "going back to the one before" in capsys.readouterr().err
     assert_same_run(path, straight)
 
 
-def test_damaged_state_does_not_replace_the_good_one_before(tmp_path):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=15)
+def test_damaged_state_does_not_replace_the_good_one_before(path):
+    killed(path, 15)
     good = sibling(path, ".resume.prev").read_bytes()
     sibling(path, ".resume").write_bytes(b"damaged")
-    with pytest.raises(Killed):
-        train(path, resume=True, kill=8)  # the next state has just been saved
+    killed(path, 8, resume=True)  # the next state has just been saved
     assert sibling(path, ".resume.prev").read_bytes() == good
-    assert torch.load(sibling(path, ".resume"))["counters"]["epoch"] == 2
+    assert state(path)["counters"]["epoch"] == 2
 
 
-def test_two_damaged_states_are_an_error_and_stay(tmp_path):
-    path = tmp_path / "x.pth"
+def test_two_damaged_states_are_an_error_and_stay(path):
     for ending in (".resume", ".resume.prev"):
         sibling(path, ending).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"no state to resume from .* --overwrite"):
@@ -174,62 +179,62 @@ def test_two_damaged_states_are_an_error_and_stay(tmp_path):
     assert sibling(path, ".resume").read_bytes() == b"damaged"
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_kill_between_state_and_outputs_of_an_epoch(tmp_path, straight, monkeypatch, epoch):
-    path = tmp_path / "x.pth"
-    original = Record.write
-    writes = []
+@pytest.mark.parametrize("version", [None, 0, 2])
+def test_state_of_another_version_is_refused_and_stays(path, version):
+    killed(path, 8)
+    content = {**state(path), "version": version}
+    if version is None:  # before there were numbers
+        del content["version"]
+    torch.save(content, sibling(path, ".resume"))
+    with pytest.raises(InputError, match=r"x.resume was written by another version .*--overwrite$"):
+        train(path, resume=True)
+    assert state(path).keys() == content.keys()
 
-    def kill(self, *args, **options):
-        writes.append(1)
-        if len(writes) == epoch:
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_kill_between_state_and_outputs_of_an_epoch(path, straight, monkeypatch, epoch):
+    original, writes = Record.write, count(1)
+
+    def write(self, *args, **options):
+        if next(writes) == epoch:
             raise Killed
         return original(self, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "write", kill)
-        with pytest.raises(Killed):
-            train(path)
+        patch.setattr(Record, "write", write)
+        killed(path, None)
     train(path, resume=True)
     assert_same_run(path, straight)
 
 
-def test_other_settings_are_refused_by_name(tmp_path):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=10, config={"lr": 0.1, "max_epoch": 3})
+def test_other_settings_are_refused_by_name(path):
+    killed(path, 10, config={"lr": 0.1, "max_epoch": 3})
     with pytest.raises(InputError, match=r"another max_epoch \(3, now 5\)"):
         train(path, resume=True, config={"lr": 0.1, "max_epoch": 5})
     train(path, resume=True, config={"lr": 0.1, "max_epoch": 3})
 
 
-def test_kept_file_that_has_changed_is_refused(tmp_path):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=16, keep="best")
-    kept = json.loads(sibling(path, ".json").read_text())["kept_epoch"]
-    state = torch.load(sibling(path, ".resume"))
-    if kept == state["record"]["rows"][-1]["epoch"]:
-        pytest.skip("the newest epoch is the best, and is written again")
+def test_kept_file_that_has_changed_is_refused(path):
+    # Never better than after the first epoch, since nothing changes.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    options = {"model": model, "keep": "best", "lr": 1e-30}
+    killed(path, 14, **options)
     path.write_bytes(b"changed")
-    with pytest.raises(InputError, match="is not the file that the run kept at epoch"):
-        train(path, resume=True, keep="best")
+    with pytest.raises(InputError, match="is not the file that the run kept at epoch 1"):
+        train(path, resume=True, **options)
 
 
-def test_newest_file_that_is_gone_in_mid_epoch_is_refused(tmp_path):
+def test_newest_file_that_is_gone_in_mid_epoch_is_refused(path):
     """In mid-epoch the parameters of the epoch before are nowhere else."""
-    path = tmp_path / "x.pth"
     with pytest.raises(Interrupted):
-        train(path, signal_at=8, keep="best")
+        train(path, at=8, do=terminate, keep="best")
     path.unlink()
     with pytest.raises(InputError, match="is not the file that the run kept at epoch 1"):
         train(path, resume=True, keep="best")
 
 
-def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=8)
+def test_full_disk_leaves_the_previous_state(path, monkeypatch):
+    killed(path, 8)
     before = sibling(path, ".resume").read_bytes()
 
     def no_space(content, file):
@@ -241,128 +246,115 @@ def test_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="No space left on device"):
             train(path, resume=True)
     assert sibling(path, ".resume").read_bytes() == before
-    assert not list(tmp_path.glob(".*tmp"))
+    assert not list(path.parent.glob(".*tmp"))
 
 
-def test_states_load_without_running_code(tmp_path):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=10, save_minutes=0)
-    for file in (path, sibling(path, ".resume"), sibling(path, ".resume.prev")):
-        torch.load(file, weights_only=True)
+def test_output_folder_removed_under_way_is_one_line(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*: No such file or directory"):
+        train(out / "x.pth", at=3, do=lambda: shutil.rmtree(out))
+    assert not out.exists()
 
 
-def test_not_finite_loss_is_found_before_it_gets_into_the_state(tmp_path, monkeypatch):
-    path = tmp_path / "x.pth"
-    with pytest.raises(Killed):
-        train(path, kill=7)
-    before = sibling(path, ".resume").read_bytes()
+def test_states_load_without_running_code(path):
+    killed(path, 10, save_minutes=0)
+    for ending in (".pth", ".resume", ".resume.prev"):
+        state(path, ending)
+
+
+def test_not_finite_loss_does_not_get_into_the_state(path):
+    killed(path, 7)
     batches = random_batches(4)
     batches[3][0][:] = float("nan")
-    monkeypatch.setattr("test_resume.random_batches", lambda *a, **k: batches)
     with pytest.raises(InputError, match="not finite since epoch 2, iteration 4"):
-        train(path, resume=True, save_minutes=0.0001)
-    assert torch.load(sibling(path, ".resume"))["counters"]["batches"] <= 3
-    assert before
-
-
-@pytest.mark.parametrize("accumulate", [2, 3])
-def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path, accumulate):
-    """Without BatchNorm, whose statistics are those of the parts, nothing but rounding differs."""
-    finals = []
-    for parts in (1, accumulate):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
-        loader = Batches(random_batches(3, size=7))
-        fit(
-            model,
-            loader,
-            loader,
-            epochs=1,
-            max_steps=None,
-            optimizer=make_optimizer("sgd", model, lr=0.1, weight_decay=0),
-            learning_rate=lambda step: 0.1,
-            precision=None,
-            accumulate=parts,
-            compiled=False,
-            device=CPU,
-            seed=0,
-            val_interval=1,
-            log_interval=None,
-            record=Record(tmp_path / "x.pth", keep="last", facts={}),
-            state=RunState(tmp_path / "x.pth", config={}, save_minutes=10),
-            resume=False,
-        )
-        finals.append((model[1].weight, read_csv(tmp_path / "x.pth")[0]["train_acc"]))
-    assert torch.allclose(finals[0][0], finals[1][0], atol=1e-6)
-    assert finals[0][1] == finals[1][1]
+        train(path, batches=batches, resume=True, save_minutes=0)
+    assert state(path)["counters"]["batches"] == 3
 
 
 def test_fp16_scale_survives_an_interruption(tmp_path):
     straight, path = tmp_path / "straight.pth", tmp_path / "x.pth"
     train(straight, precision=torch.float16)
-    with pytest.raises(Killed):
-        train(path, precision=torch.float16, kill=10, save_minutes=0)
-    scale = torch.load(sibling(path, ".resume"))["scaler"]["scale"]
-    assert scale != 65536  # the first steps are skipped and halve it
+    killed(path, 10, precision=torch.float16, save_minutes=0)
+    assert state(path)["scaler"]["scale"] != 65536  # the first steps are skipped and halve it
     train(path, precision=torch.float16, resume=True)
     assert outputs(path) == outputs(straight)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("was_gpu", [False, True])
-def test_state_of_another_device_is_gone_on_from(tmp_path, optimizer, was_gpu):
+def test_state_of_another_device_is_gone_on_from(path, optimizer, was_gpu):
     """GPUs have fused optimisers and, in fp16, a loss scale; processors have neither."""
 
     def run_on(gpu):
-        model = small_network()
-        # A processor has fused optimisers, too, if it is asked for them.
-        kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD
-        chosen = kind(model.parameters(), lr=0.1, fused=gpu)
-        scaler = torch.amp.GradScaler("cpu", enabled=gpu)
+        precision = torch.float16 if gpu else None
+        run = new_run(
+            small_network(), path, steps_per_epoch=1, optimizer=optimizer, precision=precision
+        )
+        for group in run.optimizer.param_groups:
+            group["fused"] = gpu  # a processor has fused optimisers, too, if asked for them
         images, labels = random_batches(1)[0]
-        scaler.scale(torch.nn.functional.cross_entropy(model(images), labels)).backward()
-        scaler.step(chosen)
-        scaler.update()
-        return Run(model, chosen, scaler, Record(tmp_path / "x.pth", keep="last", facts={}), CPU)
+        run.scaler.scale(nn.functional.cross_entropy(run.model(images), labels)).backward()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        return run
 
-    state = run_on(was_gpu).state()
-    now = run_on(not was_gpu)
+    saved, now = run_on(was_gpu).state(), run_on(not was_gpu)
     scale = now.scaler.get_scale()
-    now.restore(state)
+    now.restore(saved)
     assert now.optimizer.param_groups[0]["fused"] is (not was_gpu)
     assert now.scaler.get_scale() == scale
     now.optimizer.step()
 
 
-def test_processes_that_do_not_write_are_never_due_to_save(tmp_path, monkeypatch):
+def test_processes_that_do_not_write_are_never_due_to_save(path, monkeypatch):
     """Each time they would wait for the GPU."""
-    assert RunState(tmp_path / "x.pth", config={}, save_minutes=0).is_due()
+    assert ResumeFile(path, config={}, save_minutes=0).is_due()
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    assert not RunState(tmp_path / "x.pth", config={}, save_minutes=0).is_due()
+    assert not ResumeFile(path, config={}, save_minutes=0).is_due()
 
 
-class TestBegin:
-    def test_unfinished_state_needs_a_decision(self, tmp_path):
-        path = tmp_path / "x.pth"
-        state = sibling(path, ".resume")
-        state.write_bytes(b"state")
-        with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
-            begin(path, {}, resume=False, overwrite=False)
-        assert state.exists()
-        assert begin(path, {}, resume=True, overwrite=False)
-        assert state.exists()
-        assert begin(path, {}, resume=False, overwrite=True)
-        assert not state.exists()
+def claimed(path, *, within=nothing, **options):
+    """What `claim` says of a run with these options; `within` is called while it is claimed."""
+    settings = {"keep": "best", "resume": False, "overwrite": False, **options}
+    with claim(path, settings) as to_train:
+        within()
+        return to_train
 
-    def test_finished_run_is_left_alone(self, tmp_path, capsys):
-        path = tmp_path / "x.pth"
-        train(path)
-        assert not begin(path, {}, resume=True, overwrite=False)
-        assert "is finished; nothing to do" in capsys.readouterr().out
-        assert begin(path, {}, resume=False, overwrite=False)
-        assert "exists; it is replaced when" in capsys.readouterr().out
 
-    def test_nothing_to_resume_is_said(self, tmp_path, capsys):
-        assert begin(tmp_path / "x.pth", {}, resume=True, overwrite=False)
-        assert "to resume from; starting anew" in capsys.readouterr().out
+def test_unfinished_run_needs_a_decision(path):
+    file = sibling(path, ".resume")
+    file.write_bytes(b"state")
+    with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
+        claimed(path)
+    assert claimed(path, resume=True)
+    assert file.exists()
+    assert claimed(path, overwrite=True)
+    assert not file.exists()
+
+
+def test_finished_run_is_left_alone(path, capsys):
+    train(path)
+    assert not claimed(path, keep="both", resume=True)
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert claimed(path)
+    assert "exists; it is replaced when" in capsys.readouterr().out
+
+
+def test_nothing_to_resume_is_said(path, capsys):
+    assert claimed(path, resume=True)
+    assert "to resume from; starting anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("keep", "free"), [("best", True), ("last", True), ("both", False)])
+def test_last_checkpoint_is_locked_where_it_is_written(path, keep, free):
+    def lock_last():
+        with locked(sibling(path, "_last.pth")):
+            pass
+
+    if free:
+        claimed(path, keep=keep, within=lock_last)
+    else:
+        with pytest.raises(Busy, match=r"x_last.pth is being written"):
+            claimed(path, keep=keep, within=lock_last)
+    lock_last()

@@ -23,7 +23,7 @@ from models import build, paths
 from safe_io import locked, sha256
 from training import engine
 from training.record import COLUMNS
-from training.runstate import RunState
+from training.resume import ResumeFile
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--arch", "resnet50_w8", "--image_size", "32", "--num_workers", "0")

@@ -1,1 +1,1 @@
-"""The training loop, its schedules, and the record that a run leaves beside its checkpoint."""
+"""Training: the loop, its schedules, and the record that a run leaves beside its checkpoint."""

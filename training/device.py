@@ -1,4 +1,4 @@
-"""Where the network computes: device, precision, and what a GPU can fail of, in one line."""
+"""Device and precision of the computation, and one line for what a device cannot do."""
 
 import contextlib
 import os
@@ -11,14 +11,17 @@ from console import InputError, under_torchrun
 
 from . import distributed
 
+# To explain_errors, for a batch that training cannot hold.
+BATCH_ADVICE = "compute it in parts with --accumulate 2 (or more), or give a smaller --batch_size"
+
 
 def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """The device for `--device`, its settings made. Raises InputError for one that is not here.
+    """Set up and return the device of `--device`. Raises InputError for one that is not here.
 
     Under torchrun it is the GPU of this process, and the process group is joined.
     """
     if deterministic:
-        # cuBLAS reads it when it is first used.
+        # cuBLAS reads the variable at its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if name == "auto":
@@ -42,7 +45,7 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
 
 
 def gpu_of_process() -> int:
-    """Number of the GPU of this process under torchrun; InputError where there is none for it."""
+    """Number of the GPU of this process under torchrun. Raises InputError if there are too few."""
     number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if gpus and number >= gpus:
         raise InputError(
@@ -64,45 +67,40 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
 def mixed_precision(
     device: torch.device, dtype: torch.dtype | None
 ) -> contextlib.AbstractContextManager:
-    """The region that a network and its loss are computed in; dtype None: as they are."""
+    """The autocast region for a network and its loss; dtype None: without effect."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextlib.contextmanager
-def one_line_when_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn the exception of a GPU that has not enough memory into InputError with the advice."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(f"the GPU has not enough memory for a batch; {advice}") from error
+def explain_errors(advice: str, *, compiled: bool = False) -> Iterator[None]:
+    """Turn the exceptions of a device that cannot do what the options ask into InputError.
 
-
-@contextlib.contextmanager
-def one_line_when_not_compiled(compiled: bool) -> Iterator[None]:
-    """Turn whatever torch.compile or its code fails of into InputError; nothing without it."""
+    advice: on a GPU whose memory is full. compiled: the network is compiled, and every other
+    exception is put down to that.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        if not compiled:
+        explanation = explain(error, advice, compiled)
+        if explanation is None:
             raise
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"torch.compile failed here ({type(error).__name__}: {reason}); leave out --compile"
-        ) from error
+        raise InputError(explanation) from error
 
 
-@contextlib.contextmanager
-def one_line_when_not_deterministic() -> Iterator[None]:
-    """Turn the exception of an operation that --deterministic does not allow into InputError."""
-    try:
-        yield
-    except RuntimeError as error:
-        found = re.search(r"(\S+) does not have a deterministic implementation", str(error))
-        if not found:
-            raise
-        raise InputError(
-            f"{found[1]} has no deterministic implementation on this device; leave out "
+def explain(error: Exception, advice: str, compiled: bool) -> str | None:
+    """One line about an exception of torch, None for one that is no matter of options."""
+    text = str(error)
+    operation = re.search(r"(\S+) does not have a deterministic implementation", text)
+    if isinstance(error, RuntimeError) and operation:
+        return (
+            f"{operation[1]} has no deterministic implementation on this device; leave out "
             "--deterministic, or take another --arch"
-        ) from error
+        )
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"the GPU has not enough memory for a batch; {advice}"
+    if compiled:
+        reason = (text.splitlines() or [""])[0]
+        return f"torch.compile failed here ({type(error).__name__}: {reason}); leave out --compile"
+    return None

@@ -1,6 +1,6 @@
-"""Several processes under torchrun: who writes, and sums over all of them.
+"""Several processes under torchrun: the first one writes; sums and gradients are of all.
 
-Without torchrun there is one process and every function here does nothing to its numbers.
+Without torchrun there is one process, and no function here changes a number.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from console import InputError, SaidByFirst, under_torchrun
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes, if it does; `device`: of this process."""
+    """Join the process group of torchrun, if there is one. device: of this process."""
     if not under_torchrun() or distributed.is_initialized():
         return
     cuda = device.type == "cuda"
@@ -58,7 +58,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first, so that what is evaluated is what is saved."""
+    """Copy the first process's buffers to all, so that the network evaluated is the one saved."""
     if world_size() > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)
@@ -92,13 +92,13 @@ def sum_up(*numbers: Tensor) -> list[Tensor]:
 
 
 def wait_for_all() -> None:
-    """Return when all processes are here."""
+    """Return when every process has called it."""
     if world_size() > 1:
         distributed.barrier()
 
 
 def union(names: list[str]) -> list[str]:
-    """The sorted names that any process has."""
+    """Sorted union of the names that the processes have."""
     if world_size() == 1:
         return names
     gathered: list = [None] * world_size()

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the kept parameters, X.csv (a row per epoch) and X.json."""
+"""Outputs of a run: the kept parameters X.pth, X.csv with a row per epoch, and X.json."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ LAYER_COLUMNS = (
     "distance_a_b",
     "transferability",
 )
-# Gives T of the parameters of the moment: overall (None where there is none), and a row per layer.
+# Returns T of the present parameters: overall (None where it is undefined), and a row per layer.
 Measure = Callable[[], tuple[float | None, list[dict[str, Any]]]]
 
 
@@ -48,7 +48,7 @@ def outputs(path: Path, keep: str) -> dict[str, Path]:
 
 
 def refuse_overwriting(inputs: Mapping[str, Path | None], path: Path, *, keep: str) -> None:
-    """Raise InputError where a run that writes `path` would write over a file it is given.
+    """Raise InputError where a run that writes `path` would overwrite one of its inputs.
 
     inputs: option -> file. keep: with "both", X_last.pth is written, too.
     """
@@ -61,16 +61,17 @@ def refuse_overwriting(inputs: Mapping[str, Path | None], path: Path, *, keep: s
 
 
 class Record:
-    """Keeps the parameters that a run is for, and the account of it.
+    """Rows of all epochs, and the files written from them.
 
-    X.csv is on disk when an epoch ends. X.pth is replaced only when a state to keep is complete,
-    and X.json together with it, so that the JSON speaks of the file beside it. With keep="both",
-    X.pth and X.json are of the best epoch, X_last.pth and X_last.json of the last.
+    X.csv is on disk when an epoch ends. X.pth is replaced only when an epoch to keep is complete,
+    and X.json together with it, so that the JSON describes the checkpoint. With keep="both", X.pth
+    and X.json are of the best epoch, X_last.pth and X_last.json of the last. Accuracies are per
+    cent.
 
-    facts: what is known before training (script, args, arch, classes, train_images, val_images,
-        seed, parent_sha256, device). Accuracies are per cent.
-    measure: its rows have LAYER_COLUMNS without the first three; X.csv has the overall value in a
-        further column then, and X_layers.csv the layers.
+    facts: the part of X.json known before training (script, args, arch, classes, train_images,
+        val_images, seed, parent_sha256, device).
+    measure: adds a column with the overall T to X.csv, and X_layers.csv with a row per layer
+        (LAYER_COLUMNS without the first three).
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Record:
         self.keep = keep
         self.facts = dict(facts)
         self.rows: list[dict[str, Any]] = []
-        # Checkpoint -> (epoch that it is of, its SHA-256, "best" or "last").
+        # Checkpoint -> (its epoch, its SHA-256, "best" or "last").
         self.kept: dict[Path, tuple[int, str, str]] = {}
         self.start = time.monotonic()
 
@@ -97,7 +98,7 @@ class Record:
         return max(validated, key=lambda row: row["val_acc"], default={})
 
     def add(self, row: dict[str, Any]) -> None:
-        """Note the end of an epoch; `row` has all COLUMNS."""
+        """Append the row of an epoch, which has all COLUMNS."""
         if self.measure:
             row["transferability"], row["layers"] = self.measure()
         self.rows.append(row)
@@ -127,21 +128,21 @@ class Record:
         self.write_json(path, unreadable, finished=False)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, in plain types."""
+        """The content in plain types, for `restore`."""
         kept = {path.name: value for path, value in self.kept.items()}
         return {"rows": self.rows, "kept": kept, "seconds": time.monotonic() - self.start}
 
     def restore(self, state: Mapping[str, Any], *, at_epoch_end: bool) -> None:
-        """Go on from `state`; at the end of an epoch `write` is the next to be called.
+        """Continue from `state`; at the end of an epoch, `write` is called next.
 
-        Raises InputError where a file kept earlier is no longer there as it was.
+        Raises InputError where a checkpoint kept earlier is gone or changed.
         """
         self.rows = [dict(row) for row in state["rows"]]
         self.start = time.monotonic() - state["seconds"]
         for name, (epoch, digest, kept) in state["kept"].items():
             path = self.path.with_name(name)
             self.kept[path] = (epoch, digest, kept)
-            # What is of the newest epoch, or will be replaced by it, is then written in any case.
+            # `write` will replace a file of the newest epoch, and one that this epoch surpasses.
             rewritten = at_epoch_end and (
                 epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
             )
@@ -177,7 +178,7 @@ class Record:
 
 
 def as_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table; numbers in full precision, empty cells where nothing was measured."""
+    """CSV text: numbers in full precision, empty cells for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -186,7 +187,7 @@ def as_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Versions of Python and of the packages that compute the numbers."""
     import numpy
     import torchvision
 

@@ -12,11 +12,12 @@ from . import distributed
 
 
 class Tally:
-    """Loss and hits, summed on the device: reading them would make the processor wait for a GPU."""
+    """Sums of loss and hits on the device: reading them makes the processor wait for a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=device)
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        # First iteration, from 1, whose loss was not finite.
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.images = torch.zeros((), dtype=torch.int64, device=device)
         self.iterations = 0
@@ -30,12 +31,12 @@ class Tally:
         bad = (self.first_bad < 0) & ~torch.isfinite(loss)
         self.first_bad.masked_fill_(bad, self.iterations + 1)
 
-    def include(self, iteration: "Tally") -> None:
-        """Add what all processes have counted in one iteration, each of its own images.
+    def include(self, step: "Tally") -> None:
+        """Add the counts of one step, summed over all processes.
 
-        What is saved in mid-epoch, by the first process alone, is then complete.
+        Summed in every step, since in mid-epoch the first process saves the sums by itself.
         """
-        own = (iteration.loss_sum, iteration.hits, iteration.images, iteration.first_bad > 0)
+        own = (step.loss_sum, step.hits, step.images, step.first_bad > 0)
         loss_sum, hits, images, bad = distributed.sum_up(*own)
         self.loss_sum += loss_sum
         self.hits += hits
@@ -44,9 +45,9 @@ class Tally:
         self.first_bad.masked_fill_((self.first_bad < 0) & bad, self.iterations)
 
     def read(self, epoch: int, *, all_processes: bool = False) -> tuple[float, float]:
-        """Mean loss, and accuracy in per cent, over the images of this process or of all.
+        """Mean loss, and accuracy in per cent, over the images counted here or by all processes.
 
-        Raises InputError with the first iteration (counted from 1) whose loss was not finite.
+        Raises InputError with the first iteration whose loss was not finite.
         """
         first_bad = self.first_bad.item()
         if first_bad >= 0:
@@ -60,11 +61,11 @@ class Tally:
         return loss.item() / count, 100.0 * hits.item() / count
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, in plain types."""
+        """The content in plain types, for `restore`."""
         return {key: v.cpu() if isinstance(v, Tensor) else v for key, v in vars(self).items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`, on the device of this tally."""
+        device = self.loss_sum.device
         for key, value in state.items():
-            device = self.loss_sum.device
             setattr(self, key, value.to(device) if isinstance(value, Tensor) else value)
