@@ -12,36 +12,40 @@ reproduce: .venv/installed
 	@$(RUN) cal_transferability.py > build/reproduce.txt; status=$$?; cat build/reproduce.txt; exit $$status
 	$(RUN) tests/compare_with_readme.py build/reproduce.txt
 
-# The experiment behind ckpt/shipped, into ckpt/, from DATA/tiny-imagenet-200 and DATA/cifar10 (which
-# holds the official batches or class folders). The same command goes on after an interruption.
-# OPTIONS is for the machine, such as OPTIONS='--num_workers 1'.
+# The experiment behind ckpt/shipped, into ckpt/experiment/, from DATA/tiny-imagenet-200 and
+# DATA/cifar10 (see ckpt/README.md). The same command goes on after an interruption. OPTIONS is for
+# the machine, such as OPTIONS='--num_workers 1'.
+OUT := ckpt/experiment
 NARROW := --arch resnet50_w16 --batch_size 128 --weight_decay 1e-4 --resume $(OPTIONS)
 TUNE = $(RUN) finetune.py --dataset CIFAR-10 --data_dir $(DATA)/cifar10 --lr 0.01 --keep both $(NARROW)
 FEW = $(TUNE) --val_interval 10
+MEASURE = $(RUN) cal_transferability.py -r $(OUT)/random_init_model.pth --no_plot
 
 experiment: .venv/installed
 	@test -n '$(DATA)' || { echo "error: say where the images are: make experiment DATA=DIR" >&2; exit 2; }
+	mkdir -p $(OUT)
 	$(RUN) pretrain_on_ImageNet.py --data_dir $(DATA)/tiny-imagenet-200 --image_size 32 \
 	  --max_epoch 25 --lr 0.1 --scheduler cosine --warmup_epochs 1 $(NARROW) \
-	  -r random_init_model.pth -a tiny_imagenet_model.pth
-	$(TUNE) --max_epoch 30 -a tiny_imagenet_model.pth -b cifar10_model.pth
-	$(TUNE) --max_epoch 30 -a random_init_model.pth -b cifar10_scratch_model.pth
+	  -r $(OUT)/random_init_model.pth -a $(OUT)/tiny_imagenet_model.pth
+	$(TUNE) --max_epoch 30 -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_model.pth
+	$(TUNE) --max_epoch 30 -a $(OUT)/random_init_model.pth -b $(OUT)/cifar10_scratch_model.pth
 	for seed in 0 1 2; do $(FEW) --max_samples 5000 --max_epoch 60 --seed $$seed \
-	  -a tiny_imagenet_model.pth -b cifar10_5000_seed$${seed}_model.pth || exit; done
+	  -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_5000_seed$${seed}_model.pth || exit; done
 	for seed in 0 1 2 3 4; do $(FEW) --max_samples 500 --max_epoch 200 --seed $$seed \
-	  -a tiny_imagenet_model.pth -b cifar10_500_seed$${seed}_model.pth || exit; done
+	  -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_500_seed$${seed}_model.pth || exit; done
 	$(RUN) pretrain_on_ImageNet.py --arch resnet50_w16 --max_epoch 0 --seed 1 \
-	  -r random_init_seed1_model.pth
+	  -r $(OUT)/random_init_seed1_model.pth
 	$(FEW) --max_samples 5000 --max_epoch 60 \
-	  -a random_init_seed1_model.pth -b cifar10_5000_null_model.pth
-	$(RUN) cal_transferability.py -r ckpt/random_init_model.pth -a ckpt/tiny_imagenet_model.pth \
-	  -b 'ckpt/cifar10_*seed*_model*.pth' ckpt/cifar10_model.pth ckpt/cifar10_model_last.pth \
-	  'ckpt/cifar10_scratch_model*.pth' --json ckpt/results.json --no_plot
-	$(RUN) cal_transferability.py -r ckpt/random_init_model.pth -a ckpt/random_init_seed1_model.pth \
-	  -b 'ckpt/cifar10_5000_null_model*.pth' --json ckpt/null.json --no_plot
+	  -a $(OUT)/random_init_seed1_model.pth -b $(OUT)/cifar10_5000_null_model.pth
+	$(MEASURE) -a $(OUT)/tiny_imagenet_model.pth --json $(OUT)/results.json \
+	  -b '$(OUT)/cifar10_*seed*_model*.pth' $(OUT)/cifar10_model.pth \
+	  $(OUT)/cifar10_model_last.pth '$(OUT)/cifar10_scratch_model*.pth'
+	$(MEASURE) -a $(OUT)/random_init_seed1_model.pth --json $(OUT)/null.json \
+	  -b '$(OUT)/cifar10_5000_null_model*.pth'
 	$(RUN) -m pip install --quiet -r requirements-findings.txt
-	$(RUN) figures/results.py ckpt --plot ckpt/results.png
+	$(RUN) figures/results.py $(OUT) --plot $(OUT)/results.png
 
+# In two processes; the tests of a file stay in one, whose fixtures are then made once.
 test: lint
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
 

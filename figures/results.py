@@ -1,4 +1,4 @@
-"""The results of `make experiment`: the table and the figure of the README.
+"""The results of `make experiment`: the table and the figure of ckpt/README.md.
 
     python figures/results.py [DIR]
 

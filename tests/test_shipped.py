@@ -1,4 +1,4 @@
-"""The shipped checkpoints: whole, loadable, as accurate as documented, and the README's numbers."""
+"""The shipped checkpoints: whole, loadable, as accurate as documented, with the printed numbers."""
 
 import json
 import re
@@ -92,14 +92,14 @@ def test_damaged_or_missing_file_is_named_with_how_to_restore_it(tmp_path, monke
     assert "SHA256SUMS is missing; restore it: git checkout" in capsys.readouterr().err
 
 
-def test_table_and_profiles_of_the_readme_are_those_of_the_logs(tmp_path, capsys):
+def test_table_and_profiles_of_the_page_are_those_of_the_logs(tmp_path, capsys):
     assert run(lambda: results.main(["--plot", str(tmp_path / "results.png")])) == 0
     *lines, written = capsys.readouterr().out.splitlines()
     assert Path(written).read_bytes().startswith(b"\x89PNG")
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "ckpt/README.md").read_text()
     assert len(lines) == 2 + 10 + 4
     for line in lines:
-        assert line in readme, line
+        assert line in page, line
 
 
 def test_logs_that_are_not_there_are_one_line(tmp_path, capsys):
