@@ -6,8 +6,8 @@ import sys
 import hypothesis
 import pytest
 
-# Examples of a property: as many as a run of four minutes has time for, the same ones every time;
-# HYPOTHESIS_PROFILE=long (make test-all) takes new ones, and more.
+# 25 examples of each property, the same ones every time, fit into the four minutes of make test;
+# HYPOTHESIS_PROFILE=long (make test-all) draws 300 new ones.
 hypothesis.settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("long", max_examples=300, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
@@ -20,7 +20,7 @@ PATCHES = pytest.StashKey[pytest.MonkeyPatch]()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--data_dir", help="folder of CIFAR-10, to check the accuracies of the README")
+    parser.addoption("--data_dir", help="folder of CIFAR-10, to check the documented accuracies")
 
 
 @pytest.hookimpl(tryfirst=True)
