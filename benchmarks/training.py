@@ -16,6 +16,7 @@ the loader. Peak memory, through the loader, is of the GPU's allocator.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -31,13 +32,16 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from console import LARGEST
 from datasets.images import ImageArray, ImageFiles, Images
 from datasets.loader import make_loader
 from models import ARCHS, build
 from training.device import choose_device, choose_precision, mixed_precision
-from training.engine import Run, train_one_epoch
+from training.engine import train_one_epoch
 from training.record import Record
-from training.schedule import make_optimizer
+from training.resume import ResumeFile
+from training.run import Run
+from training.schedule import Schedule, make_optimizer
 
 CLASSES = 10
 
@@ -59,7 +63,7 @@ class Resident:
 
 
 class Timed:
-    """A loader whose time to give a batch is added up, the device being idle meanwhile."""
+    """A loader that adds up its time for batches, during which the device is idle."""
 
     def __init__(self, loader: Any, device: torch.device) -> None:
         self.loader, self.device = loader, device
@@ -91,31 +95,24 @@ def synchronize(device: torch.device) -> None:
 
 
 def our_loop(
-    model: nn.Module,
-    device: torch.device,
-    precision: torch.dtype | None,
-    after_step: Callable[[], None] = lambda: None,
+    model: nn.Module, device: torch.device, precision: torch.dtype | None
 ) -> Callable[[Any], None]:
     """A function that trains one epoch of a loader with the loop of `training`."""
     model.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer("sgd", model, lr=0.01, weight_decay=1e-4)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-    run = Run(model, optimizer, scaler, Record(Path("x.pth"), keep="last", facts={}), device)
+    run = Run(
+        model=model,
+        optimizer=make_optimizer("sgd", model, lr=0.01, weight_decay=1e-4),
+        schedule=Schedule(scheduler="constant", lr=0.01, max_epoch=1, steps_per_epoch=LARGEST),
+        record=Record(Path("x.pth"), keep="last", facts={}),
+        file=ResumeFile(Path("x.pth"), config={}, save_minutes=math.inf),
+        device=device,
+        precision=precision,
+    )
 
     def train(loader: Any) -> None:
-        run.start_epoch(run.epoch + 1)
-        train_one_epoch(
-            model,
-            loader,
-            run,
-            learning_rate=lambda step: 0.01,
-            precision=precision,
-            last_step=run.step + len(loader),
-            accumulate=1,
-            log_interval=None,
-            after_step=after_step,
-        )
+        train_one_epoch(run, loader)
         run.tally.read(run.epoch)
+        run.next_epoch()
 
     return train
 
@@ -242,12 +239,12 @@ def measure_growth(device: torch.device) -> None:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(CLASSES)
     )
     model(torch.zeros(2, 3, 32, 32))
-    sizes = []
-    loop = our_loop(model, device, None, after_step=lambda: sizes.append(resident_mib()))
     loader = make_loader(
         random_images(6000, 32), batch_size=4, seed=0, train=True, num_workers=0, device=device
     )
-    loop(loader)
+    sizes = []
+    model.register_forward_pre_hook(lambda *_: sizes.append(resident_mib()))
+    our_loop(model, device, None)(loader)
     print(f"\nmemory growth over 1,000 iterations: {sizes[1499] - sizes[499]:.2f} MiB")
 
 

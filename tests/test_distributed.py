@@ -1,7 +1,8 @@
-"""Two processes under torchrun (Gloo, on the CPU) compute what one does."""
+"""Two processes under torchrun (Gloo, on the CPU) compute what one does, and go on like one."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from itertools import chain
@@ -11,8 +12,10 @@ import drawn_images
 import pytest
 import torch
 
-from console import InputError
-from datasets.loader import BatchOrder
+import finetune
+from console import InputError, run
+from datasets.images import ImageArray
+from datasets.loader import BatchOrder, make_loader
 from models import build, checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,88 +52,106 @@ def test_validation_shards_hold_every_image_once():
 
 
 def test_batch_too_small_for_the_processes_is_refused():
-    from datasets.images import ImageArray
-    from datasets.loader import make_loader
-
     pixels = torch.zeros(20, 32, 32, 3, dtype=torch.uint8).numpy()
     images = ImageArray(pixels, [0] * 20, image_size=32)
+    options = {"seed": 0, "train": True, "num_workers": 0, "device": "cpu", "world_size": 2}
     with pytest.raises(InputError, match="a batch of 3 is less than two images for each of 2"):
-        make_loader(
-            images,
-            batch_size=3,
-            seed=0,
-            train=True,
-            num_workers=0,
-            device="cpu",
-            rank=0,
-            world_size=2,
-        )
+        make_loader(images, batch_size=3, **options)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    """Images of four classes, uneven for two processes, and a network without BatchNorm."""
+    """Images of three classes, uneven for two processes, and theta_A with and without BatchNorm."""
     folder = tmp_path_factory.mktemp("task")
-    drawn_images.draw(
-        folder / "images", task="shapes", classes=3, train_per_class=15, val_per_class=5
-    )
-    torch.manual_seed(0)
-    checkpoint.write(folder / "a.pth", build("vit_small", 10, image_size=32).state_dict())
+    images = {"classes": 3, "train_per_class": 15, "val_per_class": 5}
+    drawn_images.draw(folder / "images", task="shapes", **images)
+    for arch in ("vit_small", "resnet50_w8"):
+        torch.manual_seed(0)
+        checkpoint.write(folder / f"{arch}.pth", build(arch, 10, image_size=32).state_dict())
     return folder
 
 
-def fine_tune(task, name, *options, processes):
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    command = [
-        *(sys.executable, *launcher, ROOT / "finetune.py", "--dataset", "Folder"),
-        *("--data_dir", task / "images", "--arch", "vit_small", "--image_size", 32),
-        *("--max_epoch", 1, "--batch_size", 12, "--num_workers", 0, "--keep", "last"),
-        *("-a", task / "a.pth", "-b", task / f"{name}.pth", *options),
+def options(task, name, *more, arch="vit_small"):
+    """Command line of a fine-tuning of one epoch that writes NAME.pth."""
+    words = [
+        *("--dataset", "Folder", "--data_dir", task / "images", "--arch", arch),
+        *("--image_size", 32, "--max_epoch", 1, "--batch_size", 12, "--num_workers", 0),
+        *("--keep", "last", "-a", task / f"{arch}.pth", "-b", task / f"{name}.pth", *more),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
+    return [str(word) for word in words]
+
+
+def torchrun(words):
+    """finetune.py in two processes, the first of a process group of their own."""
+    launcher = "-m torch.distributed.run --nproc_per_node 2 --rdzv_backend c10d"
+    command = [sys.executable, *launcher.split(), "--rdzv_endpoint", "localhost:0"]
+    return subprocess.Popen(
+        [*command, str(ROOT / "finetune.py"), *words],
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        env=environment,
-        timeout=240,
     )
 
 
 def test_two_processes_train_like_one(task):
-    records, finals = [], []
-    for processes in (1, 2):
-        done = fine_tune(task, f"b{processes}", processes=processes)
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr
-        assert done.stdout.count("epoch 1/1") == 1
-        assert done.stdout.count("theta_FB:") == 1
-        records.append(json.loads((task / f"b{processes}.json").read_text()))
-        finals.append(torch.load(task / f"b{processes}.pth"))
-    one, two = records
+    assert run(lambda: finetune.main(options(task, "one"))) == 0
+    process = torchrun(options(task, "two"))
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert "Warning" not in err
+    assert out.count("epoch 1/1") == 1
+    assert out.count("theta_FB:") == 1
+    one, two = (json.loads((task / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["steps"] == one["steps"] == 4  # 45 images: of the last nine one process has five
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
     # Fifteen images in batches of twelve on two processes: nothing is padded or counted twice.
     assert two["val_acc"] == one["val_acc"]
-    for key, value in finals[0].items():
-        assert torch.allclose(value, finals[1][key], atol=1e-5), key
+    one, two = (torch.load(task / f"{name}.pth") for name in ("one", "two"))
+    for key, value in one.items():
+        assert torch.allclose(value, two[key], atol=1e-5), key
 
 
-def test_failing_process_ends_all_with_its_error(task):
-    done = fine_tune(task, "bad", "--data_dir", task / "nothing", processes=2)
-    assert done.returncode != 0
-    assert f"{task / 'nothing'}" in done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--dataset", "Folder"), ("--dataset", "CUB-200", "--download")])
+def test_error_ends_all_processes_and_is_said_once(task, more):
+    """Of all processes, or of the first one alone, for whose decision the others wait."""
+    process = torchrun(options(task, "bad", *more, "--data_dir", task / "nothing"))
+    _, err = process.communicate(timeout=400)
+    assert process.returncode != 0
+    assert err.count(f"error: no {more[1]} in {task / 'nothing'}") == 1, err
+    assert "broadcast" not in err
     assert not (task / "bad.pth").exists()
 
 
-def test_error_of_the_first_process_is_said_once(task):
-    """Where the others wait for its decision."""
-    options = ("--dataset", "CUB-200", "--data_dir", task / "nothing", "--download")
-    done = fine_tune(task, "bad", *options, processes=2)
-    assert done.returncode != 0
-    assert done.stderr.count("error: no CUB-200 in ") == 1
-    assert "broadcast" not in done.stderr
+@pytest.mark.slow
+def test_signal_saves_and_resuming_gives_the_same_numbers(task):
+    """A scheduler signals all; torchrun then passes it on to those that have had it already.
+
+    After 30 seconds torchrun would kill.
+    """
+    more = ("--batch_size", 4, "--log_interval", 1)
+    process = torchrun(options(task, "b", *more, arch="resnet50_w8"))
+    assert any("epoch 1, iteration 3/11" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode != 0
+    assert err.count("the same command with --resume goes on from there") == 1, err
+    state = torch.load(task / "b.resume")
+    place = state["counters"]["batches"]
+    assert (state["counters"]["epoch"], 3 <= place < 11) == (0, True)
+    # Saved by the first process alone, the sums are of both.
+    assert state["tally"]["images"] == 4 * place
+
+    results = []
+    for name, resume in (("b", ["--resume"]), ("straight", [])):
+        process = torchrun(options(task, name, *more, *resume, arch="resnet50_w8"))
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+        assert (f"resuming in epoch 1, after iteration {place}" in out) == bool(resume)
+        loss = json.loads((task / f"{name}.json").read_text())["train_loss"]
+        results.append((loss, torch.load(task / f"{name}.pth")))
+    (loss, parameters), (straight_loss, straight) = results
+    assert loss == straight_loss
+    assert all(torch.equal(parameters[key], value) for key, value in straight.items())

@@ -249,7 +249,7 @@ def test_probe_is_evaluated_on_the_device_with_the_workers(task, tmp_path, monke
     seen = []
     monkeypatch.setattr(command, "choose_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(
-        command, "evaluate_file", lambda path, **options: seen.append(options) or (1.0, 50.0, 6)
+        command, "evaluate_file", lambda *files, **options: seen.append(options) or (1.0, 50.0, 6)
     )
     row = "Folder,theta_A,12,,2,6,1e-4,,0"
     assert study(task, tmp_path, [row], "--num_workers", 1, "--device", "cpu") == 0

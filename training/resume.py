@@ -156,8 +156,8 @@ class ResumeFile:
         for file in files:
             try:
                 content = checkpoint.unpickle(file)
-                version = content.get("version")
-            except (InputError, AttributeError):
+                config, version = content["config"], content.get("version")
+            except (InputError, KeyError, TypeError):
                 warn(f"{file} is damaged" + "; going back to the one before" * (file != files[-1]))
                 continue
             if version != VERSION:
@@ -165,7 +165,7 @@ class ResumeFile:
                     f"{file} was written by another version of this program; finish the run with "
                     "that version, or start anew with --overwrite"
                 )
-            self.check(content["config"])
+            self.check(config)
             self.newest_is_damaged = file != self.newest
             return content
         if files:
