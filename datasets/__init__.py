@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """A row of DATASETS.
 
-    read: reads the folder of the data. tops: where that may lie below --data_dir. marker: a path in
-    it by which it is known, or a function that knows it. expected: the same in words. published:
-    numbers of classes, training and validation images in the paper. origin: what to get, and where.
-    archives: files to unpack, the innermost first. download: torchvision's class, where that can
-    get the data. image_size: pixels a side.
+    read: reads the folder of the data. expected: what may be in --data_dir, in words. tops: where
+    that folder may lie below --data_dir. marker: a path in it that marks it, or a function that
+    recognises it. published: numbers of classes, training and validation images in the paper.
+    origin: what to get, and where. archives: files to unpack, the innermost first. download:
+    torchvision's class, where it can get the data. image_size: pixels a side.
     """
 
     read: Callable[[Path], folder.Splits]
