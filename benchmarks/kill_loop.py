@@ -80,7 +80,7 @@ def kill_at(process: subprocess.Popen, moment: str, folder: Path, rng: random.Ra
 
 
 def run_with_kills(command: list[str], folder: Path, kills: int, rng: random.Random) -> int:
-    """Start, kill and resume until there were `kills` kills; let the run finish. Returns kills."""
+    """Kill and resume a run `kills` times, then let it finish. Returns the number of kills."""
     done = 0
     for number in range(kills):
         moment = ("start", "middle", "save")[number % 3]
@@ -102,22 +102,23 @@ def run_with_kills(command: list[str], folder: Path, kills: int, rng: random.Ran
 
 
 def differences(ours: Path, straight: Path) -> list[str]:
-    """What is not the same in two folders of outputs, without times."""
-    found = []
-    names = {path.name for folder in (ours, straight) for path in folder.iterdir()}
+    """Files and tensors that differ between two folders of outputs; locks and times do not count."""
+    different = []
+    paths = [*ours.iterdir(), *straight.iterdir()]
+    names = {path.name for path in paths if path.suffix != ".lock"}
     for name in sorted(names):
         files = [folder / name for folder in (ours, straight)]
         if not all(file.exists() for file in files):
-            found.append(f"{name} is in one folder only")
+            different.append(f"{name} is in one folder only")
         elif name.endswith(".pth"):
             a, b = (torch.load(file) for file in files)
             if list(a) != list(b):
-                found.append(f"{name}: other tensors")
+                different.append(f"{name}: other tensors")
             both = [key for key in a if key in b]
-            found += [f"{name}: {key}" for key in both if not torch.equal(a[key], b[key])]
+            different += [f"{name}: {key}" for key in both if not torch.equal(a[key], b[key])]
         elif comparable(files[0]) != comparable(files[1]):
-            found.append(name)
-    return found
+            different.append(name)
+    return different
 
 
 def comparable(file: Path) -> list | dict:
@@ -177,10 +178,10 @@ def main() -> int:
             ours = folder / "killed" / number
             ours.mkdir(parents=True)
             kills = run_with_kills(command(ours), ours, args.kills, rng)
-            found = differences(ours, straight / number)
-            verdict = f"DIFFERENT: {', '.join(found)}" if found else "bit for bit the same"
+            different = differences(ours, straight / number)
+            verdict = f"DIFFERENT: {', '.join(different)}" if different else "bit for bit the same"
             print(f"  {kills} kills: {verdict}", flush=True)
-            bad += found
+            bad += different
     return 1 if bad else 0
 
 

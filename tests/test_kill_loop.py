@@ -13,5 +13,5 @@ def test_folders_of_outputs_are_compared_tensor_by_tensor(tmp_path):
         (tmp_path / name).mkdir()
         torch.save(tensors, tmp_path / name / "b.pth")
     (tmp_path / "ours" / "b.csv").touch()
-    found = kill_loop.differences(tmp_path / "ours", tmp_path / "straight")
-    assert found == ["b.csv is in one folder only", "b.pth: other tensors", "b.pth: other"]
+    different = kill_loop.differences(tmp_path / "ours", tmp_path / "straight")
+    assert different == ["b.csv is in one folder only", "b.pth: other tensors", "b.pth: other"]

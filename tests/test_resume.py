@@ -140,6 +140,13 @@ def test_mid_epoch_state_holds_the_exact_place(path):
     assert counters["sum_lr"] == pytest.approx(4 * 0.1 + 3 * 0.075)
 
 
+def test_run_interrupted_in_its_last_validation_makes_no_further_step(path):
+    with pytest.raises(Interrupted, match="after iteration 3;"):
+        train(path, at=4, do=terminate, max_steps=3)
+    train(path, resume=True, max_steps=3)
+    assert json.loads(sibling(path, ".json").read_text())["steps"] == 3
+
+
 def test_images_unreadable_before_an_interruption_are_counted(path):
     model, val = small_network(), Batches(random_batches(2))
     before = Batches(random_batches(4), on_batch=terminate)

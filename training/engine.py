@@ -1,4 +1,4 @@
-"""The training loop of both scripts: `fit`, one epoch with its steps, one evaluation."""
+"""The training loop of both scripts: `fit`, `train_one_epoch` with its steps, `evaluate`."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -68,9 +68,9 @@ def train_one_epoch(run: Run, loader: Loader, *, log_interval: int | None = None
     for images, labels in bar:
         run.set_learning_rate()
         run.optimizer.zero_grad(set_to_none=True)
-        weight = loader.weight(run.batches)  # 1, but for uneven shares of several processes
+        weight = loader.weight(run.batches)  # 1 but where processes have uneven shares
         counted = Tally(run.device)
-        for part, part_labels, is_last in split(images, labels, run.accumulate):
+        for part, part_labels, is_last in parts_of(images, labels, run.accumulate):
             with synchronised(run.network, is_last):
                 with mixed_precision(run.device, run.precision):
                     logits = run.network(part)
@@ -92,8 +92,8 @@ def train_one_epoch(run: Run, loader: Loader, *, log_interval: int | None = None
     bar.close()
 
 
-def split(images: Tensor, labels: Tensor, number: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """The parts of a batch: images, labels, and whether it is the last part.
+def parts_of(images: Tensor, labels: Tensor, number: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Split a batch for gradient accumulation: images, labels, and whether the part is the last.
 
     number: of parts; fewer where one would hold a single image, on which BatchNorm cannot train.
     """
