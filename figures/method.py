@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from console import run, say
+from console import ArgumentParser, run, say
 from measurement.plot import save_figure
 
 FIGURE = Path(__file__).resolve().with_suffix(".png")
@@ -51,20 +51,19 @@ def draw_band(axes: Axes) -> None:
 
 
 def draw_arrow(axes: Axes, start: Point, end: Point, *, bend: float, **style: Any) -> None:
-    """The way of training from one point to another, bent to the left (to the right: negative)."""
+    """An arrow for a training run between two points, bent to the left (to the right: negative)."""
     first, last = np.array(start), np.array(end)
     across = (last - first) @ np.array([[0, 1], [-1, 0]])
     t = np.linspace(0, 1, 200)[:, None]
-    way = (
-        (1 - t) ** 2 * first + 2 * t * (1 - t) * ((first + last) / 2 + bend * across) + t**2 * last
-    )
+    middle = (first + last) / 2 + bend * across
+    curve = (1 - t) ** 2 * first + 2 * t * (1 - t) * middle + t**2 * last
     # The markers stay free.
-    free = np.minimum(np.hypot(*(way - first).T), np.hypot(*(way - last).T)) > 0.25
-    way = way[free]
-    axes.plot(*way[:-6].T, linewidth=2.6, **style)
+    free = np.minimum(np.hypot(*(curve - first).T), np.hypot(*(curve - last).T)) > 0.25
+    curve = curve[free]
+    axes.plot(*curve[:-6].T, linewidth=2.6, **style)
     # The head by itself: its outline would be dashed like the line.
     head = {"arrowstyle": "-|>,head_width=0.4,head_length=0.8", "color": style["color"]}
-    axes.annotate("", way[-1], way[-8], arrowprops={**head, "shrinkA": 0, "shrinkB": 0})
+    axes.annotate("", curve[-1], curve[-8], arrowprops={**head, "shrinkA": 0, "shrinkB": 0})
 
 
 def draw_distance(axes: Axes, start: Point, end: Point) -> None:
@@ -115,7 +114,10 @@ def draw() -> Figure:
     return figure
 
 
-def main(path: Path = FIGURE) -> None:
+def main(argv: list[str] | None = None) -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--plot", type=Path, default=FIGURE, help="file for the figure")
+    path = parser.parse_args(argv).plot
     save_figure(draw(), path)
     say(path)
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from console import ArgumentParser, InputError, run, say
-from findings.intervals import mean_interval
-from findings.profiles import read_json
+from findings import extra_packages
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.plot import draw_curve, make_figure, save_figure
+from measurement.plot import Curve, draw_curve, make_figure, save_figure
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
 FIGURE = Path(__file__).resolve().with_suffix(".png")
@@ -37,7 +36,7 @@ ADVICE = "run make experiment first"
 
 
 class Run(NamedTuple):
-    """One checkpoint: the record of its training, and what step 3 says of it."""
+    """One checkpoint: the record of its training, and the result of step 3."""
 
     record: dict[str, Any]
     measured: dict[str, Any]
@@ -50,6 +49,8 @@ class Run(NamedTuple):
 
 def read_runs(folder: Path) -> dict[str, Run]:
     """Name of the checkpoint -> run; InputError where a file is missing or is no such JSON."""
+    with extra_packages():
+        from findings.reader import read_json
     runs = {}
     for name in ("results.json", "null.json"):
         try:
@@ -67,6 +68,8 @@ def read_runs(folder: Path) -> dict[str, Run]:
 
 def interval(values: list[float]) -> str:
     """Mean, and half the width of its 95 % t interval where there are several values."""
+    with extra_packages():
+        from findings.regression import mean_interval
     mean, low, high = mean_interval(values)
     return f"{mean:.2f}" + (f" +/- {(high - low) / 2:.2f}" if len(values) > 1 else "")
 
@@ -79,28 +82,28 @@ def table(runs: dict[str, Run]) -> list[str]:
     ]
     for label, stems in ROWS.items():
         for kept, ending in (("best", ""), ("last", "_last")):
-            found = [runs[stem + ending] for stem in stems]
-            epochs = sorted({each.record["kept_epoch"] for each in found})
+            seeds = [runs[stem + ending] for stem in stems]
+            epochs = sorted({seed.record["kept_epoch"] for seed in seeds})
             shown = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
             cells = [
                 label,
-                f"{found[0].record['steps']:,}",
-                f"{kept} ({shown} of {found[0].record['epochs']})",
-                str(len(found)),
-                interval([each.record["val_acc"] for each in found]),
+                f"{seeds[0].record['steps']:,}",
+                f"{kept} ({shown} of {seeds[0].record['epochs']})",
+                str(len(seeds)),
+                interval([seed.record["val_acc"] for seed in seeds]),
             ]
             for key in ("transferability", "geometric_mean"):
-                values = [each.measured[key] for each in found]
+                values = [seed.measured[key] for seed in seeds]
                 cells.append("-" if label == SCRATCH else interval(values))
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def mean_by_layer(found: list[Run], key: str) -> list[float]:
+def mean_by_layer(seeds: list[Run], key: str) -> list[float]:
     """Mean over runs of one of a layer's numbers."""
     return [
         statistics.fmean(layer[key] for layer in layers)
-        for layers in zip(*(each.layers for each in found), strict=True)
+        for layers in zip(*(seed.layers for seed in seeds), strict=True)
     ]
 
 
@@ -135,7 +138,7 @@ def draw(runs: dict[str, Run], path: Path) -> None:
     curves[f"published: ResNet-50, ImageNet (mean {PUBLISHED_MEAN})"] = list(PUBLISHED)
     figure, panels = make_figure(len(curves))
     for axes, (title, values) in zip(panels, curves.items(), strict=True):
-        draw_curve(axes, values)
+        draw_curve(axes, Curve(values))
         axes.set_title(title)
     save_figure(figure, path)
 

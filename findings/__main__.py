@@ -11,10 +11,13 @@ import sys
 
 from console import InputError, run, say
 
+from . import extra_packages
+
 # Command -> what it does. Each is a module with `main(argv)`, imported when it is wanted.
 COMMANDS = {
     "published": "check the published numbers and fit them again",
     "factors": "domain gap G, intraclass variance D and classes K of a data set",
+    "variants": "write changed copies of a data set, and measure their factors",
     "regression": "regress log T on chosen factors",
     "figures": "draw the figures from a table of results",
     "summary": "data, steps and depth, from the table of a study",
@@ -31,7 +34,9 @@ def main(argv: list[str] | None = None) -> int | None:
         return None if words else 2
     if words[0] not in COMMANDS:
         raise InputError(f"unknown command '{words[0]}'; one of {', '.join(COMMANDS)}")
-    return importlib.import_module(f"findings.{words[0]}").main(words[1:])
+    with extra_packages():
+        command = importlib.import_module(f"findings.{words[0]}")
+    return command.main(words[1:])
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ the same images and checkpoint replaces its row and keeps added columns.
 """
 
 import argparse
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -38,26 +40,25 @@ from safe_io import check_output, sha256
 from training.device import choose_device
 from training.options import add_evaluation_arguments
 
-from . import factor_table
-from .features import Kept, features, load_network
-from .gap import (
-    BLOCK,
-    MAX_BLOCKS,
-    Gap,
-    Moments,
-    Scale,
-    bandwidth2,
-    block_layout,
-    frechet,
-    gap,
-    scale_of,
-)
-from .variance import ClassSums, Diversity, diversity
+from .features import FeatureSample, features, load_network
+from .gap import CHOSEN, Moments, Scale, bandwidth2, block_layout, frechet, gap, scale_of
+from .reader import Table, check_columns, read_column, read_table, upsert
+from .variance import ClassSums, diversity
 
-# Up to one image in a hundred may be unreadable, and drops out.
-CHOSEN = MAX_BLOCKS * BLOCK * 101 // 100
 # h^2 is of so many source images, always the same ones: it must not change with --seed.
 RULER_IMAGES = 2000
+# Columns of the table; a user may add others.
+COLUMNS = (
+    *("dataset", "checkpoint", "sha256", "arch", "source", "image_size", "samples", "classes"),
+    *("seed", "G", "G_error", "G_blocks", "G_block_size", "bandwidth2", "frechet", "frechet_n"),
+    *("D", "D_error", "D_share", "D_share_error", "seconds"),
+)
+# What a row is about: the images of both data sets, their size, and the parameters.
+KEY = ("dataset", "samples", "classes", "seed", "sha256", "source", "image_size")
+# What the ruler of G is made from.
+RULER = ("sha256", "source", "image_size")
+# Other hardware and TF32 change a median by far less, other source images by more.
+SAME = 0.01
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -88,7 +89,8 @@ def main(argv: list[str]) -> None:
     args = parse_args(argv)
     start = time.monotonic()
     path = check_output(Path(args.csv))
-    table = factor_table.read(path)
+    table = read_table(path, new=COLUMNS)
+    check_columns(table, COLUMNS, "a table of factors")
     theta = checkpoint.read(paths.locate(args.a))
     arch = architecture(theta, args.arch)
     device = choose_device(args.device)
@@ -119,13 +121,15 @@ def main(argv: list[str]) -> None:
     batches = features_of(source_set, name=row["source"])
     source = measure_source(batches, len(source_set), seed=args.seed)
     row["bandwidth2"] = source.bandwidth2
-    factor_table.check_ruler(path, table, row)
+    check_ruler(table, row)
     batches = features_of(target_set, name=row["dataset"])
-    found = measure_target(batches, target_set.labels, len(classes), source, seed=args.seed)
+    measured, counted = measure_target(
+        batches, target_set.labels, len(classes), source, seed=args.seed
+    )
 
-    row |= columns_of(found) | {"seconds": round(time.monotonic() - start, 1)}
-    replaced = factor_table.put(path, row)
-    report(row, found, classes)
+    row |= measured | {"seconds": round(time.monotonic() - start, 1)}
+    replaced = upsert(path, {column: row[column] for column in COLUMNS}, key=KEY)
+    report(row, set(counted.tolist()), classes)
     say(f"{path}: row {'replaced' if replaced else 'added'}")
 
 
@@ -169,6 +173,27 @@ def load_both(args: argparse.Namespace, arch: str) -> tuple[Images, list[str], I
     return source_set, source_classes, target_set, classes
 
 
+def check_ruler(table: Table, row: Mapping[str, object]) -> None:
+    """Raise InputError where another row has G by another ruler for the same network and source.
+
+    row: the columns of KEY, and bandwidth2. With other source images under the same name, its G
+    would not be comparable with those in the table.
+    """
+    rows = table.rows
+
+    def same(columns: Sequence[str]) -> pd.Series:
+        return (rows[[*columns]] == [str(row[name]) for name in columns]).all(axis=1)
+
+    others = table._replace(rows=rows[same(RULER) & ~same(KEY)])
+    for stored in read_column(others, "bandwidth2"):
+        if not math.isclose(stored, row["bandwidth2"], rel_tol=SAME):
+            raise InputError(
+                f"{table.path} has the bandwidth2 {stored:.6g} for this checkpoint and "
+                f"{row['source']}, but these source images give {row['bandwidth2']:.6g}: they are "
+                "others, and G would not be comparable; give another file"
+            )
+
+
 def name_of(dataset: str, folder: str) -> str:
     """The data set as the table names it; Folder means a different one in every folder."""
     name = full_name(dataset)
@@ -193,8 +218,8 @@ def measure_source(batches: Batches, number: int, *, seed: int) -> Source:
     of the random part; scale and h^2 do not depend on it, h^2 being of at most 2,000 images drawn
     by seed 0. Memory: 7,050 p numbers of phi's type, 58 MB for p = 2048, and 33 MB for h^2.
     """
-    chosen = Kept(random_order(number, seed, side=0)[:CHOSEN], number)
-    ruler = Kept(random_order(number, 0, side=2)[:RULER_IMAGES], number)
+    chosen = FeatureSample(random_order(number, seed, side=0)[:CHOSEN], number)
+    ruler = FeatureSample(random_order(number, 0, side=2)[:RULER_IMAGES], number)
     moments = Moments()
     for indices, phi in batches:
         moments.add(phi)
@@ -204,31 +229,36 @@ def measure_source(batches: Batches, number: int, *, seed: int) -> Source:
     return Source(scale, bandwidth2(scale.z(ruler.result())), chosen.result())
 
 
-class Factors(NamedTuple):
-    """What is measured of a target; frechet: (distance, images a side)."""
-
-    gap: Gap
-    frechet: tuple[float, int]
-    diversity: Diversity
-
-
 def measure_target(
     batches: Batches, labels: Tensor, classes: int, source: Source, *, seed: int
-) -> Factors:
-    """G, Frechet distance and D of B, in one pass.
+) -> tuple[dict[str, Any], Tensor]:
+    """Return (G, Frechet distance and D of B as columns, the classes in D), in one pass.
 
     batches: as for `measure_source`. labels: int64 of all images of B. seed: of the images that G
     and the distance are of; D is of all. Memory: 5,050 p numbers of phi's type, the same twice as
     float64 for G (41 and 165 MB for p = 2048), and that of ClassSums.
     """
     number = len(labels)
-    chosen = Kept(random_order(number, seed, side=1)[:CHOSEN], number)
+    chosen = FeatureSample(random_order(number, seed, side=1)[:CHOSEN], number)
     sums = ClassSums(labels, classes)
     for indices, phi in batches:
         chosen.add(indices, phi)
         sums.add(indices, source.scale.z(phi))
     s, b = source.scale.z(source.phi), source.scale.z(chosen.result())
-    return Factors(gap(s, b, source.bandwidth2), frechet(s, b), diversity(sums))
+    g, d, (distance, n) = gap(s, b, source.bandwidth2), diversity(sums), frechet(s, b)
+    columns = {
+        "G": g.value,
+        "G_error": g.error,
+        "G_blocks": g.blocks,
+        "G_block_size": g.block_size,
+        "frechet": distance,
+        "frechet_n": n,
+        "D": d.D,
+        "D_error": d.D_error,
+        "D_share": d.share,
+        "D_share_error": d.share_error,
+    }
+    return columns, d.classes
 
 
 def random_order(number: int, seed: int, *, side: int) -> Tensor:
@@ -239,25 +269,8 @@ def random_order(number: int, seed: int, *, side: int) -> Tensor:
     return torch.randperm(number, generator=generator_for(seed, side))
 
 
-def columns_of(found: Factors) -> dict[str, Any]:
-    """The columns of the table that are measured of B."""
-    return {
-        "G": found.gap.value,
-        "G_error": found.gap.error,
-        "G_blocks": found.gap.blocks,
-        "G_block_size": found.gap.block_size,
-        "frechet": found.frechet[0],
-        "frechet_n": found.frechet[1],
-        "D": found.diversity.D,
-        "D_error": found.diversity.D_error,
-        "D_share": found.diversity.share,
-        "D_share_error": found.diversity.share_error,
-    }
-
-
-def report(row: dict[str, Any], found: Factors, classes: list[str]) -> None:
-    """Print a row with its errors; warn of classes that D leaves out."""
-    counted = set(found.diversity.classes.tolist())
+def report(row: dict[str, Any], counted: set[int], classes: list[str]) -> None:
+    """Print a row with its errors; warn of classes that D leaves out. counted: the others."""
     left_out = [name for label, name in enumerate(classes) if label not in counted]
     if left_out:
         warn(f"{row['dataset']}: D is without {listing(left_out)}, of fewer than two images")

@@ -87,27 +87,27 @@ def features(
         )
 
 
-class Kept:
-    """The features of chosen images; all others pass by.
+class FeatureSample:
+    """The features of chosen images, gathered batch by batch.
 
     chosen: indices int64 [k] into a data set of `number` images. Memory: k p numbers.
     """
 
     def __init__(self, chosen: Tensor, number: int) -> None:
-        self.place = torch.full((number,), -1)
-        self.place[chosen] = torch.arange(len(chosen))
-        self.found = torch.zeros(len(chosen), dtype=torch.bool)
+        # Image -> its row of phi, -1 for one that is not chosen.
+        self.row = torch.full((number,), -1)
+        self.row[chosen] = torch.arange(len(chosen))
+        self.filled = torch.zeros(len(chosen), dtype=torch.bool)
         self.phi: Tensor | None = None
 
     def add(self, indices: Tensor, phi: Tensor) -> None:
-        """Take what is wanted of a batch: indices int64 [n], phi [n, p]."""
+        """Take the chosen images of a batch: indices int64 [n], phi [n, p]."""
         if self.phi is None:
-            self.phi = phi.new_empty(len(self.found), phi.shape[1])
-        place = self.place[indices]
-        wanted = place >= 0
-        self.phi[place[wanted]] = phi[wanted]
-        self.found[place[wanted]] = True
+            self.phi = phi.new_empty(len(self.filled), phi.shape[1])
+        row = self.row[indices]
+        self.phi[row[row >= 0]] = phi[row >= 0]
+        self.filled[row[row >= 0]] = True
 
     def result(self) -> Tensor:
         """phi [k, p] in the order chosen, without the images that could not be read."""
-        return self.phi[self.found]
+        return self.phi[self.filled]

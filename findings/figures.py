@@ -13,44 +13,92 @@ independent random start) and T / T0.
 
 Of the table of a study: `scaling`; `layers`, a panel per number of images; `depth`, T, T0 and
 T / T0 over the blocks; `predicted`, T as predicted from N and S and as measured; `regression` with
---predictors or --with only.
+--predictors or --with only. Bands are one standard deviation over seeds.
 
-Of the X.csv of runs with `finetune.py -r`: `along`, T after every epoch (see findings.along).
+Of the X.csv of runs with `finetune.py -r`, beside their X.json: `along`, T after every epoch. Where
+the learning rate falls, T of an earlier epoch is not that of a shorter run, which would have been
+annealed by then: such a curve is labelled "not annealed", and only its end, a star, compares with
+the ends of other runs. Curves at a constant rate compare.
 """
 
-import math
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from statsmodels.regression.linear_model import OLS
 
-from console import ArgumentParser, InputError, say
-from measurement.plot import draw_curve, make_figure, save_figure
+from console import ArgumentParser, InputError, say, warn
+from measurement import plot
 
-from . import study_figures
-from .along import draw_ways, read_way
-from .intervals import import_statsmodels
-from .least_squares import LOG
-from .panels import (
-    STYLES,
-    T_LABEL,
-    label_decades,
-    label_values,
-    line_style,
+from .published import LOG
+from .reader import (
+    TASK,
+    Table,
+    comparable_rows,
+    find_column,
+    group_rows,
+    read_column,
+    read_json,
+    read_table,
 )
-from .profiles import Profile, read_profiles
-from .regression import DEFAULT, Regression, add_predictor_options, regress
-from .table import Table, comparable_rows, find_column, has_column, read_column, read_table
+from .regression import DEFAULT, add_predictor_options, regress
+from .summary import BUDGET, chance, keys, layer_columns
 
-# Columns that T is drawn against -> label of the axis, and what so many of them are called.
+# Columns that T is drawn against -> label of the axis, and the noun of its numbers.
 SIZES = {"N": ("Training images", "images"), "steps": ("Optimiser steps", "steps")}
 # More names than these cover each other.
 NAMED = 15
-# At most so many numbers of steps are ticks of the axis.
+# At most this many numbers of steps are ticks of the axis.
 TICKS = 6
+
+
+# --- Figures of any table ---
+
+
+def figures_of_table(path: Path, names: list[str]) -> dict[str, Figure]:
+    """The figures that a table allows; says which are left out, and why.
+
+    names: predictors of the regression, which is an error where others than DEFAULT cannot be
+    fitted. Raises InputError for a wrong cell.
+    """
+    whole = read_table(path)
+    table, left_out = comparable_rows(whole)
+    for note in table.notes:
+        say(f"note: {note}")
+    for reason in left_out:
+        say(f"{path}: {reason}")
+    # A wrong cell is an error in any case.
+    read_column(table, LOG + "T")
+    figures = {}
+    sizes = [size for size in SIZES if find_column(table, size)]
+    for size in sizes.copy():
+        if not has_line(read_column(table, LOG + size)):
+            say(f"not drawn: T against {size}, which needs four rows and different values")
+            sizes.remove(size)
+    if sizes:
+        figures["scaling"] = draw_scaling(table, sizes)
+
+    for name in names:
+        if find_column(table, name) or find_column(table, name.removeprefix(LOG)):
+            read_column(table, name)
+    is_study = "start" in table.columns
+    if names != DEFAULT.split(","):
+        figures["regression"] = draw_regression(table, names)
+    elif not is_study:
+        figures |= attempt("regression", draw_regression, table, names)
+    return figures | (figures_of_study(table, whole) if is_study else {})
+
+
+def attempt(name: str, draw: Callable[..., Figure], *arguments: Any) -> dict[str, Figure]:
+    """The figure by its name, or nothing after a line that says why."""
+    try:
+        return {name: draw(*arguments)}
+    except InputError as error:
+        say(f"not drawn: {name}; {error}")
+        return {}
 
 
 def draw_scaling(table: Table, sizes: list[str]) -> Figure:
@@ -61,30 +109,28 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
     """
     log_t = read_column(table, LOG + "T")
     columns = {size: read_column(table, size) for size in SIZES if find_column(table, size)}
-    figure, panels = make_figure(len(sizes))
+    figure, panels = plot.make_figure(len(sizes))
     for axes, size in zip(panels, sizes, strict=True):
         if axes is not panels[0]:
             axes.sharey(panels[0])
         log_x = np.log(columns[size])
-        others = [name for name in columns if name != size]
-        values = np.unique(columns[others[0]]) if others else []
-        if 2 <= len(values) <= len(STYLES):
-            word = SIZES[others[0]][1]
+        other = next((name for name in columns if name != size), None)
+        values = np.unique(columns[other]) if other else []
+        if 2 <= len(values) <= len(plot.STYLES):
+            noun = SIZES[other][1]
             for i, value in enumerate(values):
-                rows = columns[others[0]] == value
-                draw_line(axes, log_x[rows], log_t[rows], line_style(i), f"{value:,.10g} {word}")
+                rows = columns[other] == value
+                draw_line(axes, log_x[rows], log_t[rows], i, f"{value:,.10g} {noun}")
             axes.legend(fontsize=7, loc="upper center")
-            axes.set_title(f"at equal numbers of {word}, {len(log_t)} rows")
+            axes.set_title(f"at equal numbers of {noun}, {len(log_t)} rows")
         else:
-            slope = draw_line(axes, log_x, log_t, line_style(0))
+            slope = draw_line(axes, log_x, log_t)
             axes.set_title(f"{slope}, {len(log_t)} rows")
-        axes.set_xlabel(SIZES[size][0])
-        axes.set_ylabel(T_LABEL)
-        for axis in (axes.xaxis, axes.yaxis):
-            label_decades(axis)
+        axes.set(xlabel=SIZES[size][0], ylabel=plot.T_LABEL)
+        plot.label_decades(axes.xaxis, axes.yaxis)
         ticks = np.unique(columns[size])
         if size == "steps" and len(ticks) <= TICKS:
-            label_values(axes.xaxis, ticks)
+            plot.label_values(axes.xaxis, ticks)
     if any(axes.get_legend() for axes in panels):
         # Room for the legends, above all points. The panels share the axis.
         low, high = panels[0].get_ylim()
@@ -98,53 +144,49 @@ def has_line(log_x: np.ndarray) -> bool:
 
 
 def draw_line(
-    axes: Any, log_x: np.ndarray, log_t: np.ndarray, style: dict[str, Any], label: str = ""
+    axes: Any, log_x: np.ndarray, log_t: np.ndarray, number: int = 0, label: str = ""
 ) -> str:
     """Points, least-squares line, and the 95 % interval of the line (not of a new point).
 
-    Returns the slope in words, which the legend has, too, if there is a label. Points alone where
-    no line can be fitted.
+    number: of the line style. Returns the slope in words, which the legend has, too, if there is a
+    label. Points alone where no line can be fitted.
     """
+    style = plot.line_style(number)
     axes.loglog(np.exp(log_x), np.exp(log_t), **style | {"linestyle": ""})
     if not has_line(log_x):
         axes.lines[-1].set_label(label)
         return ""
-    api = import_statsmodels()
-    fit = api.OLS(log_t, api.add_constant(log_x)).fit()
-    along = np.linspace(log_x.min(), log_x.max(), 100)
-    line = fit.get_prediction(api.add_constant(along))
-    low, high = line.conf_int().T
-    (_, slope), (_, (slope_low, slope_high)) = fit.params, fit.conf_int()
-    words = f"slope {slope:.2f} (95 % {slope_low:.2f} to {slope_high:.2f})"
+    fit = OLS(log_t, np.column_stack([np.ones_like(log_x), log_x])).fit()
+    ends = np.linspace(log_x.min(), log_x.max(), 100)
+    line = fit.get_prediction(np.column_stack([np.ones_like(ends), ends]))
+    x, y, band = np.exp(ends), np.exp(line.predicted), np.exp(line.conf_int().T)
     colour = style["color"] if label else "0.2"
-    axes.loglog(
-        np.exp(along),
-        np.exp(line.predicted),
-        color=colour,
-        linestyle=style["linestyle"],
-        linewidth=1,
-    )
-    axes.fill_between(
-        np.exp(along), np.exp(low), np.exp(high), color=colour, alpha=0.15, linewidth=0
-    )
+    axes.loglog(x, y, color=colour, linestyle=style["linestyle"], linewidth=1)
+    axes.fill_between(x, *band, color=colour, alpha=0.15, linewidth=0)
+    low, high = fit.conf_int()[1]
+    slope = f"slope {fit.params[1]:.2f} (95 % {low:.2f} to {high:.2f})"
     if label:
         # The legend shows marker and line.
-        axes.plot([], [], label=f"{label}: {words}", **style)
-    return words
+        axes.plot([], [], label=f"{label}: {slope}", **style)
+    return slope
 
 
-def draw_regression(table: Table, found: Regression) -> Figure:
-    """ln T as fitted against ln T as measured; on the dashed line they agree."""
-    figure, (axes,) = make_figure(1)
+def draw_regression(table: Table, names: list[str]) -> Figure:
+    """ln T as fitted on the named columns and as measured; on the dashed line they agree.
+
+    Raises InputError where the regression cannot be fitted.
+    """
+    found = regress(table, names)
+    figure, (axes,) = plot.make_figure(1)
     measured, fitted = found.fit.model.endog, found.fit.fittedvalues
     ends = [min(measured.min(), fitted.min()), max(measured.max(), fitted.max())]
     axes.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
     axes.plot(measured, fitted, "o", markersize=4)
     if len(table.rows) <= NAMED:
-        for row, x, y in zip(table.rows, measured, fitted, strict=True):
+        for line, x, y in zip(table.rows.index, measured, fitted, strict=True):
             # Away from the line. A data set's name may hold dollar signs.
             axes.annotate(
-                row.name,
+                table.name(line),
                 (x, y),
                 xytext=(-5 if y > x else 5, 0),
                 textcoords="offset points",
@@ -154,17 +196,206 @@ def draw_regression(table: Table, found: Regression) -> Figure:
                 parse_math=False,
             )
         axes.margins(x=0.25)
-    axes.set_xlabel("ln T, measured")
-    axes.set_ylabel("ln T, fitted")
+    axes.set(xlabel="ln T, measured", ylabel="ln T, fitted")
     axes.set_title(found.equation.replace("log T = ", "ln T = "), parse_math=False, fontsize=9)
     return figure
 
 
-def draw_layers(profiles: list[Profile]) -> Figure:
+# --- Figures of a study ---
+
+
+def figures_of_study(table: Table, whole: Table) -> dict[str, Figure]:
+    """The further figures of a study; says which are left out, and why.
+
+    table: the rows that compare; whole: all rows, with the null runs. Raises InputError for a size
+    or T of a layer that is no number; infinity is one for T.
+    """
+    rows, layers = whole.rows.copy(), layer_columns(whole)
+    for column in {"samples", "steps", *layers} & set(rows.columns):
+        rows[column] = read_column(whole, column, finite=column not in layers)
+    runs = rows.loc[table.rows.index]
+    nulls = rows[rows["start"] == "null"]
+    missing = [column for column in ("samples", "steps", "seed") if column not in rows.columns]
+    if missing or not layers:
+        say(f"not drawn: layers, depth; {whole.path} has no column {(*missing, 'T LAYER')[0]}")
+        return attempt("predicted", draw_predicted, table)
+    return {
+        **attempt("layers", draw_layers, runs, layers),
+        **attempt("depth", draw_depth, runs, nulls, layers),
+        **attempt("predicted", draw_predicted, table),
+    }
+
+
+def draw_layers(runs: pd.DataFrame, layers: list[str]) -> Figure:
+    """T over the blocks: a panel per data set and number of images, a line per number of steps.
+
+    Of more numbers of steps than line styles, the largest are drawn. Raises InputError without
+    runs.
+    """
+    if runs.empty:
+        raise InputError("there are no runs from theta_A")
+    groups = sorted(group_rows(runs, (*TASK, "samples")), key=lambda rows: rows["samples"].iloc[0])
+    steps = sorted(runs["steps"].unique())
+    figure, panels = plot.make_figure(len(groups), 2 if len(groups) == 4 else plot.COLUMNS)
+    drawn = []
+    for axes, rows in zip(panels, groups, strict=True):
+        curves = [
+            mean_curve(f"{s:,.10g} steps ({seeds(of_s)})", of_s[layers], steps.index(s))
+            for s, of_s in largest_steps(rows)
+        ]
+        plot.draw_curves(axes, curves)
+        axes.set_title(task(rows), parse_math=False)
+        drawn += curves
+    share_limits(panels, drawn)
+    return figure
+
+
+def draw_depth(runs: pd.DataFrame, nulls: pd.DataFrame, layers: list[str]) -> Figure:
+    """T, T0 and T / T0 over the blocks, a line per number of steps.
+
+    Of one data set and number of images: those with the most runs that have null runs at the same
+    budget. T0 is the mean of the null runs, and T / T0 takes it as given: its band is the spread of
+    T. Raises InputError where no run has a null.
+    """
+    with_null = runs[keys(runs, BUDGET).isin(keys(nulls, BUDGET))]
+    if with_null.empty:
+        raise InputError("there is no null run at the budget of a run from theta_A")
+    chosen = max(group_rows(with_null, (*TASK, "samples")), key=len)
+    t, t0, ratios = [], [], []
+    for i, (s, rows) in enumerate(largest_steps(chosen)):
+        random = nulls[keys(nulls, BUDGET).isin(keys(rows, BUDGET))]
+        ratio = rows[layers] / chance(rows, nulls, layers)
+        t.append(mean_curve(f"{s:,.10g} steps ({seeds(rows)})", rows[layers], i))
+        t0.append(mean_curve(f"{s:,.10g} steps ({seeds(random)})", random[layers], i))
+        ratios.append(mean_curve(f"{s:,.10g} steps", ratio, i))
+
+    figure, panels = plot.make_figure(3)
+    for axes, curves, label, title in zip(
+        panels,
+        (t, t0, ratios),
+        ("$T$", "$T_0$", "$T / T_0$"),
+        (task(chosen), "the same from random starts", "dashed: no better than chance"),
+        strict=True,
+    ):
+        # T0 rises with depth.
+        plot.draw_curves(axes, curves, legend="lower right" if curves is t0 else "best")
+        axes.set_ylabel(label)
+        axes.set_title(title, parse_math=False)
+    share_limits(panels[:2], t + t0)
+    return figure
+
+
+def draw_predicted(table: Table) -> Figure:
+    """T as measured and as predicted from N and S by the fit to the other rows.
+
+    table: rows that compare. Raises InputError where the regression cannot be fitted.
+    """
+    found = regress(table, ["log_N", "log_steps"])
+    measured = np.exp(found.fit.model.endog)
+    predicted = np.exp(found.fit.model.endog - found.left_out)
+    figure, (axes,) = plot.make_figure(1)
+    ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
+    axes.loglog(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
+    steps = read_column(table, "steps")
+    distinct = np.unique(steps)
+    several = len(distinct) <= len(plot.STYLES)
+    for i, s in enumerate(distinct if several else [None]):
+        of_size = steps == s if several else slice(None)
+        style = plot.line_style(i) | {"linestyle": ""}
+        label = f"{s:,.10g} steps" if several else None
+        axes.loglog(measured[of_size], predicted[of_size], label=label, **style)
+    if several:
+        axes.legend(fontsize=8)
+    b, c = found.fit.params[1:] / found.deviations
+    slopes = " ".join(
+        f"{'-' if x < 0 else '+'} {abs(x):.2f} ln {size}" for x, size in ((b, "N"), (c, "S"))
+    )
+    axes.set_title(
+        f"ln T = a {slopes}, R2 {found.fit.rsquared:.2f}, {len(measured)} rows", fontsize=9
+    )
+    axes.set(xlabel=f"{plot.T_LABEL}, measured", ylabel=f"{plot.T_LABEL}, from the other rows")
+    plot.label_decades(axes.xaxis, axes.yaxis)
+    return figure
+
+
+def share_limits(panels: Sequence[Any], curves: Sequence[plot.Curve]) -> None:
+    """The same logarithmic axis of T in all panels, as far as the curves go: T = 1 says nothing."""
+    values = np.concatenate([curve.values for curve in curves])
+    values = values[np.isfinite(values) & (values > 0)]
+    for axes in panels:
+        if len(values):
+            axes.set_ylim(values.min() / 1.2, values.max() * 1.2)
+        plot.label_decades(axes.yaxis)
+
+
+def largest_steps(rows: pd.DataFrame) -> list[tuple[float, pd.DataFrame]]:
+    """Number of steps and its rows, in rising order; at most as many as line styles."""
+    return list(rows.groupby("steps"))[-len(plot.STYLES) :]
+
+
+def task(rows: pd.DataFrame) -> str:
+    """Data set and number of images of the rows."""
+    return f"{rows['dataset'].iloc[0]}, {rows['samples'].iloc[0]:,.10g} images"
+
+
+def seeds(rows: pd.DataFrame) -> str:
+    """The number of seeds, in words."""
+    count = rows["seed"].nunique()
+    return f"{count} seed" + ("s" if count > 1 else "")
+
+
+def mean_curve(label: str, profiles: pd.DataFrame | np.ndarray, style: int = 0) -> plot.Curve:
+    """Mean and sample standard deviation per layer; no band for a single run."""
+    values = np.array(profiles, dtype=float)
+    # A layer that did not move in one of the runs has neither.
+    values[~np.isfinite(values)] = np.nan
+    deviations = values.std(axis=0, ddof=1) if len(values) > 1 else None
+    return plot.Curve(values.mean(axis=0), deviations, label, style)
+
+
+# --- Figures of step 3's JSON files ---
+
+
+class Profile(NamedTuple):
+    """T of one result over the depth; layers: names, without the classifier, which is new."""
+
+    name: str
+    transferability: float
+    values: list[float]
+    layers: list[str]
+
+
+def read_profiles(path: Path) -> list[Profile]:
+    """The results of a JSON file of step 3; InputError for any other file."""
+    advice = "give a JSON file of step 3 (cal_transferability.py --json)"
+    content = read_json(path, advice=advice)
+    try:
+        profiles = [read_profile(result) for result in content["results"]]
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        profiles = []
+    if not profiles or not all(profile.layers for profile in profiles):
+        raise InputError(f"{path} holds no results of step 3; {advice}")
+    if content.get("r_is_substitute"):
+        warn(f"{path}: theta_r is a substitute; not comparable with values from a true theta_r")
+    return profiles
+
+
+def read_profile(result: dict[str, Any]) -> Profile:
+    """One entry of the results; a value that is not finite is stored by its name."""
+    layers = result["layers"]
+    return Profile(
+        Path(result["b"]).stem,
+        float(result["transferability"]),
+        [float(layer["transferability"]) for layer in layers],
+        [layer["name"] for layer in layers if layer["distance_a_b"] is not None],
+    )
+
+
+def draw_profiles(profiles: list[Profile]) -> Figure:
     """A panel per result, as in the paper's figures."""
-    figure, panels = make_figure(len(profiles))
+    figure, panels = plot.make_figure(len(profiles))
     for axes, profile in zip(panels, profiles, strict=True):
-        draw_curve(axes, profile.values)
+        plot.draw_curve(axes, plot.Curve(profile.values))
         axes.set_title(f"{profile.name} (mean {profile.transferability:.2f})", parse_math=False)
     return figure
 
@@ -175,110 +406,91 @@ def draw_null(t: list[Profile], t0: list[Profile]) -> Figure:
     The band is one standard deviation of T. Raises InputError where the layers differ.
     """
     for profile in [*t, *t0]:
-        if list(profile.layers) != list(t[0].layers):
+        if profile.layers != t[0].layers:
             raise InputError(f"--null: {t[0].name} and {profile.name} have other layers")
-    real, chance = mean_layers(t), mean_layers(t0)
-    figure, (left, right) = make_figure(2)
-    draw_curve(left, real, deviation_of_layers(t))
-    left.lines[0].set_label("$T$")
-    blocks = range(1, len(chance) + 1)
-    left.plot(blocks, chance, **line_style(1), label="$T_0$")
+    real, random = (
+        mean_curve(label, [x.values[: len(x.layers)] for x in profiles], style)
+        for label, profiles, style in (("$T$", t, 0), ("$T_0$", t0, 1))
+    )
+    figure, (left, right) = plot.make_figure(2)
+    plot.draw_curve(left, real)
+    plot.add_curve(left, random._replace(deviations=None))
     left.legend()
     left.set_title(f"$T$ {overall(t)}, $T_0$ {overall(t0)}")
-    draw_curve(right, [x / y if y else math.nan for x, y in zip(real, chance, strict=True)])
+    ratio = real.values / np.where(random.values == 0, np.nan, random.values)
+    plot.draw_curve(right, plot.Curve(ratio))
     right.set_ylabel("$T / T_0$")
     right.set_title("dashed: no better than chance")
     for axes in (left, right):
         axes.set_yscale("log")
-        label_decades(axes.yaxis)
+        plot.label_decades(axes.yaxis)
     return figure
 
 
 def overall(profiles: list[Profile]) -> str:
-    """Mean of the overall T, and of how many results."""
-    mean = statistics.fmean(profile.transferability for profile in profiles)
+    """Mean of the overall T, and the number of results."""
+    mean = np.mean([profile.transferability for profile in profiles])
     return f"{mean:.2f} (n = {len(profiles)})"
 
 
-def mean_layers(profiles: list[Profile]) -> list[float]:
-    """Mean of every layer; not finite where the layer did not move in one of the results."""
-    columns = zip(*(profile.layers.values() for profile in profiles), strict=True)
-    return [statistics.fmean(column) for column in columns]
+# --- The figure of T along the way of fine-tuning ---
 
 
-def deviation_of_layers(profiles: list[Profile]) -> list[float] | None:
-    """Sample standard deviation of every layer; None for a single result."""
-    if len(profiles) < 2:
-        return None
-    columns = zip(*(profile.layers.values() for profile in profiles), strict=True)
-    return [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in columns]
+class Trajectory(NamedTuple):
+    """Optimiser steps and T after every epoch in which T was measured.
 
-
-def figures_of_table(
-    table: Table, names: list[str], *, regression: bool, wanted: bool
-) -> dict[str, Figure]:
-    """The figures that the columns allow; says which it leaves out, and why.
-
-    table: rows that compare. wanted: a regression that cannot be fitted is an error.
+    constant: the learning rate is. finished: the run is, so that its rate is annealed at the end.
     """
-    import_statsmodels()
-    figures = {}
-    # A wrong cell is an error in any case.
-    read_column(table, LOG + "T")
-    sizes = [size for size in SIZES if find_column(table, size)]
-    for size in sizes.copy():
-        values = read_column(table, LOG + size)
-        if not has_line(values):
-            say(f"not drawn: T against {size}, which needs four rows and different values")
-            sizes.remove(size)
-    if sizes:
-        figures["scaling"] = draw_scaling(table, sizes)
-    for name in names:
-        if has_column(table, name):
-            read_column(table, name)
-    if wanted:
-        figures["regression"] = draw_regression(table, regress(table, names))
-    elif regression:
-        figures |= attempt(
-            "regression", "the regression", lambda: draw_regression(table, regress(table, names))
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+    constant: bool
+    finished: bool
+
+
+def read_trajectory(path: Path) -> Trajectory:
+    """The curve of one X.csv. Raises InputError where it holds no T, or X.json is not beside it."""
+    table = read_table(path)
+    if "transferability" not in table.columns:
+        raise InputError(f"{path} has no column transferability; finetune.py -r FILE measures it")
+    # In an epoch in which nothing has moved yet, there is no T.
+    table = table._replace(rows=table.rows[table.rows["transferability"] != ""])
+    if table.rows.empty:
+        raise InputError(f"{path} holds no value of T")
+    advice = "it is written by finetune.py beside X.csv"
+    record = read_json(path.with_suffix(".json"), advice=advice)
+    return Trajectory(
+        path.stem,
+        read_column(table, "step"),
+        read_column(table, "transferability"),
+        constant=record.get("args", {}).get("scheduler") == "constant",
+        finished=record.get("finished", False),
+    )
+
+
+def draw_trajectories(trajectories: list[Trajectory]) -> Figure:
+    """T against steps on logarithmic axes; a filled star is an annealed end."""
+    if len(trajectories) > len(plot.STYLES):
+        raise InputError(
+            f"{len(trajectories)} curves cannot be told apart; give at most {len(plot.STYLES)}"
         )
-    return figures
+    figure, (axes,) = plot.make_figure(1)
+    for i, run in enumerate(trajectories):
+        style = plot.line_style(i)
+        label = run.name + ("" if run.constant else " (not annealed)")
+        axes.plot(run.steps, run.values, label=label, **style)
+        if run.finished and not run.constant:
+            end = style | {"marker": "*", "markersize": 12, "linestyle": "none"}
+            axes.plot(run.steps[-1:], run.values[-1:], label=f"{run.name}, annealed", **end)
+    axes.set(xscale="log", yscale="log", xlabel="Optimiser steps", ylabel=plot.T_LABEL)
+    plot.label_decades(axes.xaxis, axes.yaxis)
+    axes.legend(fontsize=7)
+    axes.set_title("T along the way")
+    return figure
 
 
-def figures_of_study(table: Table, whole: Table) -> dict[str, Figure]:
-    """The further figures of a study; says which it leaves out, and why.
-
-    table: rows that compare; whole: all rows. Raises InputError for a wrong cell.
-    """
-    study_figures.check_cells(whole)
-    return {
-        **attempt("layers", "layer-wise curves", lambda: study_figures.draw_layers(table)),
-        **attempt("depth", "T beside T0", lambda: study_figures.draw_depth(table, whole)),
-        **attempt("predicted", "predicted T", lambda: study_figures.draw_predicted(table)),
-    }
-
-
-def attempt(name: str, words: str, draw: Callable[[], Figure]) -> dict[str, Figure]:
-    """The figure by its name, or nothing after a line that says why."""
-    try:
-        return {name: draw()}
-    except InputError as error:
-        say(f"not drawn: {words}; {error}")
-        return {}
-
-
-def read_figures(path: Path, names: list[str]) -> dict[str, Figure]:
-    """The figures of a table; names: predictors of the regression."""
-    whole = read_table(path)
-    table, left_out = comparable_rows(whole)
-    for note in table.notes:
-        say(f"note: {note}")
-    for reason in left_out:
-        say(f"{table.path}: {reason}")
-    study = "start" in table.columns
-    wanted = names != DEFAULT.split(",")
-    figures = figures_of_table(table, names, regression=not study, wanted=wanted)
-    return figures | (figures_of_study(table, whole) if study else {})
+# --- The command ---
 
 
 def main(argv: list[str]) -> None:
@@ -293,19 +505,21 @@ def main(argv: list[str]) -> None:
     if args.null and not args.json:
         raise InputError("--null needs --json: T0 is drawn beside T")
 
-    figures = read_figures(args.table, args.predictors + args.more) if args.table else {}
-    profiles = [profile for path in args.json for profile in read_profiles(path)]
+    figures = figures_of_table(args.table, args.predictors + args.more) if args.table else {}
+    profiles, null = (
+        [profile for path in paths for profile in read_profiles(path)]
+        for paths in (args.json, args.null)
+    )
     if profiles and "layers" in figures:
         raise InputError(
             f"the layers of {args.table} and of --json would be one file; draw them by two commands"
         )
     if profiles:
-        figures["layers"] = draw_layers(profiles)
-    if args.null:
-        null = [profile for path in args.null for profile in read_profiles(path)]
+        figures["layers"] = draw_profiles(profiles)
+    if null:
         figures["null"] = draw_null(profiles, null)
     if args.along:
-        figures["along"] = draw_ways([read_way(path) for path in args.along])
+        figures["along"] = draw_trajectories([read_trajectory(path) for path in args.along])
     if not figures:
         raise InputError("nothing to draw; give a table with T and N or steps, --json or --along")
     write(figures, args.out)
@@ -320,5 +534,5 @@ def write(figures: dict[str, Figure], folder: Path) -> None:
     for name, figure in figures.items():
         for ending in (".pdf", ".png"):
             path = folder / (name + ending)
-            save_figure(figure, path)
+            plot.save_figure(figure, path)
             say(path.resolve())

@@ -17,6 +17,8 @@ MIN_BLOCK = 10
 MAX_BLOCKS = 20
 # With fewer blocks than this they are made smaller, as the standard error comes from their spread.
 MIN_BLOCKS = 4
+# Images a side that are drawn: up to one in a hundred may be unreadable, and drops out.
+CHOSEN = MAX_BLOCKS * BLOCK * 101 // 100
 FRECHET_IMAGES = 1000
 
 

@@ -3,16 +3,23 @@
     python -m findings published
 
 Needs numpy only. The table is findings/published.csv; figures/published_cifar10.py draws the curve.
+The fits have the form of the paper's equations,
+
+    log T = -0.26 G + 0.32 D - 0.61 log N + 2.86
+
+where every predictor has mean 0 and standard deviation 1 over the rows (divisor: the number of
+rows), so that the intercept is the mean of ln T. `log` is the natural logarithm.
 """
 
+import csv
+import math
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from console import ArgumentParser, say
+import numpy as np
 
-from .depth import depth_correlation
-from .least_squares import Fit, design, equation, fit
-from .table import Row, Table, read_column, read_table
+from console import ArgumentParser, say
 
 # Layer-wise T of ResNet-50 on CIFAR-10, as printed in the README of the original repository: stem,
 # sixteen blocks, classifier.
@@ -23,6 +30,15 @@ PUBLISHED = (
 # Their mean as published. That of the printed values is 7.78: they are rounded.
 PUBLISHED_MEAN = 7.79
 TABLE = Path(__file__).resolve().with_suffix(".csv")
+# Symbol -> column of the table.
+COLUMNS = {
+    "G": "domain_gap",
+    "D": "intraclass_variance",
+    "N": "data_amount",
+    "T": "transferability",
+    "K": "classes",
+}
+LOG = "log_"
 PREDICTORS = ("G", "D", "log_N")
 # Network -> coefficients of standardised G, D and log N, and intercept, as published with the paper
 # (arXiv 2212.00399).
@@ -34,6 +50,7 @@ EQUATIONS = {
 }
 # Degrees of freedom of the fits below -> quantile 0.975 of Student's t, from a printed table.
 T_975 = {5: 2.571, 8: 2.306, 10: 2.228}
+CONJECTURE = "conjecture: DomainNet's columns exchanged, G / 1000"
 STATEMENTS = """\
 We could not reproduce the published equations from the published table. The intercept of ResNet-50,
 2.86, is near the mean of ln T (2.84), as standardised predictors and the natural logarithm have it.
@@ -45,38 +62,92 @@ on ln N is the sum b + c of ln T = a + b ln N + c ln S.
 The published D is nearly 8 / K: "diversity" and the number of classes cannot be told apart."""
 
 
-def is_domain_net(row: Row) -> bool:
-    """Whether the row is one of the three whose columns look exchanged."""
-    return row.name.startswith("DomainNet")
+def read_published() -> dict[str, np.ndarray]:
+    """The published table: names of the data sets (text), and G, D, N, T, K by their symbols."""
+    with open(TABLE, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    numbers = {key: np.array([float(row[name]) for row in rows]) for key, name in COLUMNS.items()}
+    return {"dataset": np.array([row["dataset"] for row in rows]), **numbers}
 
 
-def readings(table: Table) -> dict[str, Table]:
+def is_domain_net(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which rows are the three whose columns look exchanged."""
+    return np.char.startswith(table["dataset"], "DomainNet")
+
+
+def readings(table: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Name of a reading -> the published table so read."""
-    exchanged, others = [], []
-    for row in table.rows:
-        if not is_domain_net(row):
-            exchanged.append(row)
-            others.append(row)
-            continue
-        g, d = row.cells["intraclass_variance"], row.cells["domain_gap"]
-        # The printed 467.7 would be a domain gap of 0.4677.
-        cells = {"domain_gap": str(float(g) / 1000), "intraclass_variance": d}
-        exchanged.append(row._replace(cells=row.cells | cells))
+    domain_net = is_domain_net(table)
+    # The printed 467.7 would be a domain gap of 0.4677.
+    exchanged = {
+        "G": np.where(domain_net, table["D"] / 1000, table["G"]),
+        "D": np.where(domain_net, table["G"], table["D"]),
+    }
     return {
         "as printed": table,
-        "conjecture: DomainNet's columns exchanged, G / 1000": table._replace(rows=exchanged),
-        "without DomainNet": table._replace(rows=others),
+        CONJECTURE: table | exchanged,
+        "without DomainNet": {name: column[~domain_net] for name, column in table.items()},
     }
 
 
-def fit_table(table: Table, names: tuple[str, ...] = PREDICTORS) -> Fit:
-    """Least squares of ln T on these columns, standardised over the rows of the table."""
-    columns = {name: read_column(table, name) for name in names}
-    return fit(read_column(table, "log_T"), design(columns))
+def design(predictors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A column of ones and the standardised predictors, of any scale but not constant."""
+    # The squares of very large or small numbers would leave the range of float64.
+    scaled = [values / np.abs(values).max() for values in predictors.values()]
+    columns = [(values - values.mean()) / values.std() for values in scaled]
+    return np.column_stack([np.ones(len(columns[0])), *columns])
+
+
+def fit(
+    table: Mapping[str, np.ndarray], names: Sequence[str] = PREDICTORS
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Least squares of ln T on these columns (log_N: ln N), standardised over the rows.
+
+    Returns coefficients and their standard errors, the intercept first, and R2.
+    """
+    columns = {
+        name: np.log(table[name.removeprefix(LOG)]) if name.startswith(LOG) else table[name]
+        for name in names
+    }
+    x, log_t = design(columns), np.log(table["T"])
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ log_t
+    squares = np.sum((log_t - x @ beta) ** 2)
+    errors = np.sqrt(squares / (len(x) - len(beta)) * np.diag(inverse))
+    return beta, errors, 1 - squares / np.sum((log_t - log_t.mean()) ** 2)
+
+
+def equation(names: Sequence[str], coefficients: Sequence[float], intercept: float) -> str:
+    """The paper's form: log T = -0.26 G + 0.32 D - 0.61 log N + 2.86."""
+    labels = [
+        f" log {name.removeprefix(LOG)}" if name.startswith(LOG) else f" {name}" for name in names
+    ]
+    text = ""
+    for value, label in zip([*coefficients, intercept], [*labels, ""], strict=True):
+        shown = f"{abs(value):.2f}{label}"
+        sign = "-" if round(value, 2) < 0 else "+"
+        text += f" {sign} {shown}" if text else f"{sign}{shown}".removeprefix("+")
+    return f"log T = {text}"
+
+
+def depth_correlation(values: Sequence[float]) -> float:
+    """Spearman's rank correlation of a layer's value with its depth, -1 to 1.
+
+    Equal values, such as the infinite T of layers that did not move, have the mean of their ranks;
+    NaN is left out. NaN where all values are equal.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # The ranks of equal values are those up to the last of them.
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    if len(counts) < 2:
+        return math.nan
+    return float(np.corrcoef(np.arange(len(values)), ranks[position])[0, 1])
 
 
 def curve_lines() -> list[str]:
-    """What the 18 values of CIFAR-10 say."""
+    """The 18 values of CIFAR-10, their mean and their correlation with depth."""
     blocks = PUBLISHED[:-1]
     return [
         "Layer-wise T of CIFAR-10, ResNet-50 (README of the original repository)",
@@ -87,22 +158,19 @@ def curve_lines() -> list[str]:
     ]
 
 
-def table_lines(table: Table) -> list[str]:
-    """The rows beside the product of D and the number of classes."""
+def table_lines(table: dict[str, np.ndarray]) -> list[str]:
+    """The rows, each with the product of D and the number of classes."""
     lines = [
         "Table of ResNet-50 (README of the original repository, section 3)",
         f"  {'data set':13}{'G':>8}{'D':>9}{'N':>8}{'T':>8}{'K':>5}{'D x K':>11}",
     ]
-    columns = [read_column(table, name) for name in "GDNTK"]
-    for row, g, d, n, t, k in zip(table.rows, *columns, strict=True):
-        lines.append(f"  {row.name:13}{g:8g}{d:9g}{n:8.0f}{t:8.2f}{k:5.0f}{d * k:11.1f}")
-    exchanged = readings(table)["conjecture: DomainNet's columns exchanged, G / 1000"]
-    products = read_column(exchanged, "D") * read_column(exchanged, "K")
-    moved = [x for row, x in zip(table.rows, products, strict=True) if is_domain_net(row)]
-    return [
-        *lines,
-        f"  D x K of DomainNet with its columns exchanged: {', '.join(f'{x:.1f}' for x in moved)}",
-    ]
+    columns = [table[name] for name in ("dataset", *"GDNTK")]
+    for name, g, d, n, t, k in zip(*columns, strict=True):
+        lines.append(f"  {name:13}{g:8g}{d:9g}{n:8.0f}{t:8.2f}{k:5.0f}{d * k:11.1f}")
+    exchanged = readings(table)[CONJECTURE]
+    products = (exchanged["D"] * exchanged["K"])[is_domain_net(table)]
+    shown = ", ".join(f"{x:.1f}" for x in products)
+    return [*lines, f"  D x K of DomainNet with its columns exchanged: {shown}"]
 
 
 def interval(estimate: float, error: float, degrees: int) -> str:
@@ -111,32 +179,40 @@ def interval(estimate: float, error: float, degrees: int) -> str:
     return f"{estimate:.3f} +- {error:.3f}, 95 % {estimate - half:.2f} to {estimate + half:.2f}"
 
 
-def fit_lines(title: str, table: Table, names: tuple[str, ...] = PREDICTORS) -> list[str]:
+def fit_lines(
+    title: str, table: Mapping[str, np.ndarray], names: Sequence[str] = PREDICTORS
+) -> list[str]:
     """One fit: its equation, and a line per coefficient."""
-    found = fit_table(table, names)
-    terms = zip(names, found.coefficients, found.errors, strict=True)
+    (intercept, *betas), (_, *errors), r_squared = fit(table, names)
+    rows = len(table["T"])
+    degrees = rows - 1 - len(names)
     return [
-        f"  {title}, {len(table.rows)} rows, {found.degrees} degrees of freedom",
-        f"    {equation(names, found.coefficients, found.intercept)}   R2 {found.r_squared:.2f}",
-        *(f"    {name:7}{interval(b, error, found.degrees)}" for name, b, error in terms),
+        f"  {title}, {rows} rows, {degrees} degrees of freedom",
+        f"    {equation(names, betas, intercept)}   R2 {r_squared:.2f}",
+        *(
+            f"    {name:7}{interval(beta, error, degrees)}"
+            for name, beta, error in zip(names, betas, errors, strict=True)
+        ),
     ]
 
 
-def slope_line(table: Table) -> str:
+def slope_line(table: Mapping[str, np.ndarray]) -> str:
     """Slope of ln T on ln N as it stands, not standardised."""
-    found, spread = fit_table(table, ("log_N",)), read_column(table, "log_N").std()
-    slope, error = found.coefficients[0] / spread, found.errors[0] / spread
-    return f"    slope of ln T on ln N, not standardised: {interval(slope, error, found.degrees)}"
+    (_, beta), (_, error), _ = fit(table, ("log_N",))
+    spread = np.log(table["N"]).std()
+    slope = interval(beta / spread, error / spread, len(table["N"]) - 2)
+    return f"    slope of ln T on ln N, not standardised: {slope}"
 
 
 def main(argv: list[str]) -> None:
     ArgumentParser(__doc__, prog="python -m findings published").parse_args(argv)
-    table = read_table(TABLE)
+    table = read_published()
 
     lines = [*curve_lines(), "", *table_lines(table), ""]
     lines.append("Published equations (arXiv 2212.00399), standardised predictors, natural log")
     for network, (*coefficients, intercept) in EQUATIONS.items():
         lines.append(f"  {network:13}{equation(PREDICTORS, coefficients, intercept)}")
+
     lines += ["", "Least squares from the table of ResNet-50 (estimate +- standard error)"]
     for name, read in readings(table).items():
         lines += fit_lines(name, read)

@@ -14,16 +14,19 @@ number of classes.
 """
 
 import argparse
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.weightstats import DescrStatsW
 
 from console import ArgumentParser, InputError, say, warn
 
-from .intervals import import_statsmodels
-from .least_squares import LOG, design, equation
-from .table import Table, comparable_rows, find_column, read_column, read_table, resolve
+from .published import LOG, design, equation
+from .reader import Table, comparable_rows, find_column, read_column, read_table, resolve
 
 DEFAULT = "G,D,log_N"
 # Smallest share of the largest singular value that is more than rounding.
@@ -51,6 +54,15 @@ class Regression(NamedTuple):
     def equation(self) -> str:
         """The fit in the paper's form."""
         return equation(self.names, self.fit.params[1:], self.fit.params[0])
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % t interval: NaN for a single value, which has none."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, math.nan, math.nan
+    low, high = DescrStatsW(values).tconfint_mean(alpha=0.05)
+    return mean, float(low), float(high)
 
 
 def predictor_names(text: str) -> list[str]:
@@ -86,7 +98,6 @@ def regress(table: Table, names: list[str]) -> Regression:
     Raises InputError for wrong cells, too few rows, and predictors that are constant, collinear, or
     decided by one row.
     """
-    api = import_statsmodels()
     check_names(table, names)
     least = len(names) + 3
     if len(table.rows) < least:
@@ -102,14 +113,13 @@ def regress(table: Table, names: list[str]) -> Regression:
     x = design(predictors)
     check_rank(table, names, x)
 
-    fit = api.OLS(log_t, x).fit()
+    fit = OLS(log_t, x).fit()
     influence = fit.get_influence()
     leverage = influence.hat_matrix_diag
     alone = int(leverage.argmax())
     if leverage[alone] > 1 - RANK_TOLERANCE:
-        row = table.rows[alone]
         raise InputError(
-            f"{table.path} line {row.line} ({row.name}) alone decides a coefficient of "
+            f"{table.where(table.rows.index[alone])} alone decides a coefficient of "
             f"{', '.join(names)}; leave out the row or a predictor"
         )
     return Regression(
@@ -184,9 +194,9 @@ def influence_lines(table: Table, found: Regression) -> list[str]:
     mean = len(found.fit.params) / len(table.rows)
     lines = [f"  rows that pull hardest (mean leverage {mean:.2f})"]
     for i in np.argsort(-found.cook, kind="stable")[:SHOWN]:
-        row = table.rows[i]
+        line = table.rows.index[i]
         lines.append(
-            f"    line {row.line:<4} {row.name:16} Cook's distance {found.cook[i]:.2f}, "
+            f"    line {line:<4} {table.name(line):16} Cook's distance {found.cook[i]:.2f}, "
             f"leverage {found.leverage[i]:.2f}"
         )
     return lines

@@ -16,12 +16,12 @@ ln T = a + b ln N + c ln S to it (see findings.summary).
 """
 
 import argparse
-import csv
-import io
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import cal_transferability
@@ -37,21 +37,13 @@ from safe_io import Busy, atomic_write, check_output, sha256
 from training.device import choose_device
 
 from . import summary
-from .intervals import import_statsmodels
-from .plan import (
-    COLUMNS,
-    Planned,
-    command_line,
-    finetune_words,
-    read_plan,
-    start_file,
-    start_words,
-)
-from .profiles import read_json
-from .table import read_table
+from .plan import COLUMNS, Planned, Setup, read_plan
+from .reader import read_json, read_table
 
 # Of X.json, as they are.
 RECORDED = ("epochs", "sum_lr", "kept_epoch", "train_loss", "val_acc", "seconds")
+# Of step 3's JSON file: numbers of a layer -> first word of their columns.
+MEASURED = {"transferability": "T", "distance_r_b": "distance_r_b", "distance_a_b": "distance_a_b"}
 ADVICE = "remove it to run the row again"
 
 
@@ -75,35 +67,36 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     args = parse_args(argv)
     args.r, args.a = paths.locate(args.r), paths.locate(args.a)
-    plan = read_plan(args)
-    args.arch = check_networks(args.r, args.a, args.arch)
+    setup = Setup(**{field.name: getattr(args, field.name) for field in fields(Setup)})
+    plan = read_plan(args.plan, setup)
+    setup = replace(setup, arch=check_networks(setup.r, setup.a, setup.arch))
     settings = {
-        "r_sha256": sha256(args.r),
-        "a_sha256": sha256(args.a),
-        "arch": args.arch,
-        "image_size": args.image_size,
-        "probe": args.probe,
+        "r_sha256": sha256(setup.r),
+        "a_sha256": sha256(setup.a),
+        "arch": setup.arch,
+        "image_size": setup.image_size,
+        "probe": setup.probe,
     }
-    waiting = [row for row in plan if not is_finished(args.out, row, settings)]
-    missing = check_data({row.cells["dataset"] for row in waiting}, args.data_dir)
-    ready = [row for row in waiting if row.cells["dataset"] not in missing]
+
+    unfinished = [row for row in plan if not is_finished(setup.out, row, settings)]
+    missing = check_data({row.cells["dataset"] for row in unfinished}, setup.data_dir)
+    ready = [row for row in unfinished if row.cells["dataset"] not in missing]
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        setup.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {args.out}: {error.strerror}") from error
-    results = check_output(args.out / "results.csv")
-    check_results(results)
+        raise InputError(f"cannot make the folder {setup.out}: {error.strerror}") from error
+    results = check_output(setup.out / "results.csv")
+    if results.exists() and "a_sha256" not in read_table(results).columns:
+        raise InputError(f"{results} is not the table of a study; give another folder for --out")
     if args.print_commands:
         for row in ready:
-            say(command_line(args, row))
+            say(setup.command_line(row))
         return 1 if missing else 0
 
-    import_statsmodels()  # for the summary, not after hours of runs
-    device = choose_device(args.device)
-    code, failed = run_rows(args, ready, plan, settings, device)
+    code, failed = run_rows(setup, ready, plan, settings)
     if code:
         return code
-    write_results(results, args.out, plan)
+    write_results(results, plan)
     if results.exists():
         for line in summary.lines(read_table(results)):
             say(line)
@@ -112,29 +105,27 @@ def main(argv: list[str]) -> int:
 
 
 def run_rows(
-    args: argparse.Namespace,
-    rows: list[Planned],
-    plan: list[Planned],
-    settings: dict[str, Any],
-    device: torch.device,
+    setup: Setup, rows: list[Planned], plan: list[Planned], settings: dict[str, Any]
 ) -> tuple[int, int]:
     """Do the runs, and write results.csv after each.
 
-    Returns the exit code of a signal that has ended them, or 0, and how many have failed.
+    settings: what all rows have in common, which their results remember. Returns the exit code of a
+    signal that has ended them, or 0, and the number of failed runs.
     """
+    device = choose_device(setup.device)
     failed = 0
     for number, row in enumerate(rows, start=1):
-        if is_finished(args.out, row, settings):
+        if is_finished(setup.out, row, settings):
             continue  # another process has done it meanwhile
         say(f"run {number} of {len(rows)}: {row.name}")
-        code = run(lambda row=row: attempt(args, row, settings, device))
+        code = run(lambda row=row: attempt(setup, row, settings, device))
         if code >= 128:
             say("the study goes on with the same command, without --resume")
             return code, failed
         if code:
             failed += 1
             warn(f"{row.name} failed and is passed over")
-        write_results(args.out / "results.csv", args.out, plan)
+        write_results(setup.out / "results.csv", plan)
     return 0, failed
 
 
@@ -166,45 +157,38 @@ def check_data(names: set[str], data_dir: str) -> set[str]:
     return set(missing)
 
 
-def check_results(path: Path) -> None:
-    """Raise InputError for a results.csv that is not of a study, and would be lost."""
-    if path.exists() and "a_sha256" not in read_table(path).columns:
-        raise InputError(f"{path} is not the table of a study; give another folder for --out")
-
-
-def attempt(
-    args: argparse.Namespace, row: Planned, settings: dict[str, Any], device: torch.device
-) -> None:
+def attempt(setup: Setup, row: Planned, settings: dict[str, Any], device: torch.device) -> None:
     """Do one run, unless another process is at it."""
     try:
-        run_row(args, row, settings, device)
+        run_row(setup, row, settings, device)
     except Busy as busy:
         say(f"left to another process: {busy}")
 
 
-def run_row(
-    args: argparse.Namespace, row: Planned, settings: dict[str, Any], device: torch.device
-) -> None:
+def run_row(setup: Setup, row: Planned, settings: dict[str, Any], device: torch.device) -> None:
     """Fine-tune, measure and evaluate; write the result beside the checkpoint.
 
-    settings: what all rows have in common, which the result remembers. Raises InputError where the
-    checkpoint is there already, but from another start.
+    Raises InputError where the checkpoint is there already, but from another start.
     """
-    path, start = args.out / f"{row.name}.pth", start_file(args, row)
-    for words in start_words(args, row):
+    path, start = setup.out / f"{row.name}.pth", setup.start_file(row)
+    if words := setup.start_words(row):
         pretrain_on_ImageNet.main(words)
-    finetune.main(finetune_words(args, row))
+    finetune.main(setup.finetune_words(row))
 
-    measured = args.out / f"{row.name}_T.json"
-    files = ["-r", str(args.r), "-a", str(start), "-b", str(path)]
+    measured = setup.out / f"{row.name}_T.json"
+    files = ["-r", str(setup.r), "-a", str(start), "-b", str(path)]
     cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
     (result,) = read_json(measured, advice=ADVICE)["results"]
     record = read_json(path.with_suffix(".json"), advice=ADVICE)
     if record["parent_sha256"] != sha256(start):
         raise InputError(f"{path} was trained from another start; give another folder for --out")
-    probe_loss, probe_acc = probe(args, row, record["train_images"], device)
-    found = {
+    probe_loss, probe_acc = probe(setup, row, record["train_images"], device)
+    # In the order of the columns of results.csv. The record has what the plan leaves empty.
+    cells = {
         **row.cells,
+        "samples": record["train_images"],
+        "classes": len(record["classes"]),
+        **{key: record["args"][key] for key in ("batch_size", "lr", "weight_decay")},
         **settings,
         **{key: record[key] for key in RECORDED},
         "probe_loss": probe_loss,
@@ -212,47 +196,31 @@ def run_row(
         "transferability": result["transferability"],
         "geometric_mean": result["geometric_mean"],
     }
-    # What a user of finetune.py has left empty.
-    found |= {key: record["args"][key] for key in ("batch_size", "lr", "weight_decay")}
-    found |= {"samples": record["train_images"], "classes": len(record["classes"])}
-    found |= layer_cells(result["layers"])
-    atomic_write(result_file(args.out, row), json.dumps(found, indent=1) + "\n")
+    for key, word in MEASURED.items():
+        for layer in result["layers"]:
+            if layer["distance_a_b"] is not None:  # not the classifier
+                cells[f"{word} {layer['name']}"] = layer[key]
+    atomic_write(result_file(setup.out, row), json.dumps(cells, indent=1) + "\n")
 
 
-def probe(
-    args: argparse.Namespace, row: Planned, images: int, device: torch.device
-) -> tuple[float, float]:
-    """Loss and accuracy on the fixed draw of training images. images: so many the run had."""
+def probe(setup: Setup, row: Planned, images: int, device: torch.device) -> tuple[float, float]:
+    """Loss and accuracy on the fixed draw of training images. images: the run's own number."""
     train_set, _, _ = load(
         row.cells["dataset"],
-        args.data_dir,
-        image_size=args.image_size or default_image_size(args.arch),
+        setup.data_dir,
+        image_size=setup.image_size or default_image_size(setup.arch),
         max_classes=int(row.cells["classes"] or 0) or None,
-        max_samples=min(args.probe, images),
+        max_samples=min(setup.probe, images),
         seed=row.seed,
     )
     loss, accuracy, _ = evaluate_file(
-        checkpoint.read(args.out / f"{row.name}.pth"),
+        checkpoint.read(setup.out / f"{row.name}.pth"),
         train_set,
-        arch=args.arch,
-        num_workers=args.num_workers,
+        arch=setup.arch,
+        num_workers=setup.num_workers,
         device=device,
     )
     return loss, accuracy
-
-
-def layer_cells(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """T and distances of every layer but the classifier, by the names of their columns."""
-    return {
-        f"{prefix} {layer['name']}": layer[key]
-        for prefix, key in (
-            ("T", "transferability"),
-            ("distance_r_b", "distance_r_b"),
-            ("distance_a_b", "distance_a_b"),
-        )
-        for layer in layers
-        if layer["distance_a_b"] is not None
-    }
 
 
 def result_file(out: Path, row: Planned) -> Path:
@@ -265,24 +233,20 @@ def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
     file = result_file(out, row)
     if not file.exists():
         return False
-    found = read_json(file, advice=ADVICE)
+    result = read_json(file, advice=ADVICE)
     for key, value in settings.items():
-        if found.get(key) != value:
+        if result.get(key) != value:
             raise InputError(
-                f"{file} is of another {key} ({found.get(key)}, now {value}); give another folder "
+                f"{file} is of another {key} ({result.get(key)}, now {value}); give another folder "
                 "for --out"
             )
     return True
 
 
-def write_results(path: Path, out: Path, plan: list[Planned]) -> None:
+def write_results(path: Path, plan: list[Planned]) -> None:
     """Write results.csv: a row for every finished run of the plan, in its order."""
-    files = [result_file(out, row) for row in plan]
+    files = [result_file(path.parent, row) for row in plan]
     rows = [read_json(file, advice=ADVICE) for file in files if file.exists()]
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
     if rows:
-        atomic_write(path, text.getvalue())
+        table = pd.DataFrame(rows, dtype=object)
+        atomic_write(path, table.to_csv(index=False, lineterminator="\n"))

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import matplotlib.figure
@@ -14,6 +13,7 @@ import pytest
 from console import run
 from findings import __main__ as findings
 from findings import figures, published
+from measurement import plot
 
 COLUMNS = ("dataset", "N", "steps", "G", "D", "T")
 
@@ -22,9 +22,9 @@ COLUMNS = ("dataset", "N", "steps", "G", "D", "T")
 def drawn(monkeypatch):
     """The figures that are saved while the test runs, by the name of their PNG."""
     found = {}
-    save = figures.save_figure
+    save = plot.save_figure
     monkeypatch.setattr(
-        figures, "save_figure", lambda f, path: (found.update({path.stem: f}), save(f, path))
+        plot, "save_figure", lambda f, path: (found.update({path.stem: f}), save(f, path))
     )
     return found
 
@@ -163,14 +163,14 @@ def test_only_what_the_table_allows(tmp_path, drawn, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == [
         "not drawn: T against steps, which needs four rows and different values",
-        f"not drawn: the regression; {table} has no column G (or domain_gap); it has dataset, N, "
+        f"not drawn: regression; {table} has no column G (or domain_gap); it has dataset, N, "
         "steps, T; --predictors names others, such as log_N,log_steps",
     ]
     assert list(drawn) == ["scaling"]
     assert len(drawn["scaling"].axes) == 1
     # A study on one data set.
     assert call(write_table(tmp_path / "r.csv", G=0.1), "--out", tmp_path) == 0
-    assert "not drawn: the regression; " in (out := capsys.readouterr().out)
+    assert "not drawn: regression; " in (out := capsys.readouterr().out)
     assert "G is the same in every row" in out
     assert len(drawn["scaling"].axes) == 2
 
@@ -237,7 +237,7 @@ def study_figures(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save_figure", lambda f, path: found.update({path.name: f}))
+        patch.setattr(plot, "save_figure", lambda f, path: found.update({path.name: f}))
         assert call(RESULTS, "--out", out) == 0
     return found
 
@@ -321,7 +321,7 @@ def test_study_with_one_budget_has_layers_and_depth(tmp_path, drawn, capsys):
     table = write_study(tmp_path / "r.csv", **{"T l1": "inf"})
     assert call(table, "--out", tmp_path) == 0
     assert list(drawn) == ["layers", "depth"]
-    assert "not drawn: predicted T; " in capsys.readouterr().out
+    assert "not drawn: predicted; " in capsys.readouterr().out
     ratio = drawn["depth"].axes[2].lines[0].get_ydata()
     # The first layer did not move in one of the runs.
     assert np.isnan(ratio[0])
@@ -331,7 +331,7 @@ def test_study_with_one_budget_has_layers_and_depth(tmp_path, drawn, capsys):
     drawn.clear()
     assert call(table, "--out", tmp_path) == 0
     assert list(drawn) == ["layers"]
-    assert "no null run at the budget of a run from theta_A" in capsys.readouterr().out
+    assert "no null run at the budget" in capsys.readouterr().out
 
 
 def test_wrong_study_is_one_line(tmp_path, capsys):
@@ -346,12 +346,14 @@ def test_wrong_study_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_grid_of_layers(tmp_path, drawn):
+def test_grid_of_layers(tmp_path, drawn, capsys):
+    vit = result("vit", [5.0, "inf", 7.0], head=False)
     paths = [
         write_json(tmp_path / "a.json", *(result(f"$b{i}", [2.0, 3.0 + i]) for i in range(3))),
-        write_json(tmp_path / "c.json", result("vit", [5.0, "inf", 7.0], head=False)),
+        write_json(tmp_path / "c.json", vit, substitute=True),
     ]
     assert call("--json", *paths, "--out", tmp_path) == 0
+    assert "c.json: theta_r is a substitute; not comparable" in capsys.readouterr().err
     panels = drawn["layers"].axes
     assert [axes.get_title() for axes in panels] == [
         *("$b0 (mean 2.50)", "$b1 (mean 3.00)", "$b2 (mean 3.50)", "vit (mean 6.00)"),
@@ -394,15 +396,6 @@ def test_null_runs_may_be_in_several_files(tmp_path, drawn):
     assert left.get_title().endswith("$T_0$ 5.00 (n = 3)")
 
 
-def test_figures_of_step_3_can_be_drawn_without_statsmodels(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "statsmodels", None)
-    t = write_json(tmp_path / "T.json", result("b", [4.0, 6.0]), substitute=True)
-    assert call("--json", t, "--out", tmp_path) == 0
-    assert "T.json: theta_r is a substitute; not comparable" in capsys.readouterr().err
-    assert call(write_table(tmp_path / "r.csv"), "--out", tmp_path) == 2
-    assert "run pip install -r requirements-findings.txt" in capsys.readouterr().err
-
-
 def assert_refused(code, capsys, message):
     err = capsys.readouterr().err
     assert code == 2
@@ -410,15 +403,71 @@ def assert_refused(code, capsys, message):
     assert len(err.splitlines()) == 1
 
 
+# T along the way of fine-tuning
+
+
+def write_trajectory(path, scheduler, rows, *, finished=True, columns="epoch,step,transferability"):
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    record = {"args": {"scheduler": scheduler}, "finished": finished}
+    path.with_suffix(".json").write_text(json.dumps(record))
+    return path
+
+
+def test_only_curves_at_a_constant_rate_and_annealed_ends_compare(tmp_path, drawn):
+    rows = ["1,10,", "2,20,80", "3,40,40", "4,80,30"]  # T of the first epoch is missing
+    paths = [
+        write_trajectory(tmp_path / "slow.csv", "constant", rows),
+        write_trajectory(tmp_path / "wave.csv", "cosine", rows),
+        write_trajectory(tmp_path / "open.csv", "step", rows, finished=False),
+    ]
+    assert call("--along", *paths, "--out", tmp_path / "out") == 0
+    (axes,) = drawn["along"].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    curve = [[20, 80], [40, 40], [80, 30]]
+    assert lines == {
+        "slow": curve,
+        "wave (not annealed)": curve,
+        "wave, annealed": [[80, 30]],
+        "open (not annealed)": curve,
+    }
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["along.pdf", "along.png"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        (["1,10"], "epoch,step", "has no column transferability; finetune.py -r FILE measures it"),
+        (["1,10,"], "epoch,step,transferability", "holds no value of T"),
+        (["1,10,x"], "epoch,step,transferability", "transferability"),
+    ],
+)
+def test_wrong_trajectory_is_one_line(tmp_path, capsys, rows, columns, message):
+    path = write_trajectory(tmp_path / "x.csv", "cosine", rows, columns=columns)
+    assert_refused(call("--along", path, "--out", tmp_path / "out"), capsys, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_record_must_be_there_and_curves_told_apart(tmp_path, capsys):
+    path = write_trajectory(tmp_path / "x.csv", "cosine", ["1,10,5"])
+    out = ("--out", tmp_path / "out")
+    message = "5 curves cannot be told apart; give at most 4"
+    assert_refused(call("--along", *[path] * 5, *out), capsys, message)
+    path.with_suffix(".json").unlink()
+    assert_refused(call("--along", path, *out), capsys, r"cannot read .*x\.json: No such file")
+
+
+# Wrong input
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "T.json is no JSON file of step 3"),
-        ("[]", "T.json is no JSON file of step 3"),
-        ('{"results": 1}', "T.json is no JSON file of step 3"),
-        ('{"results": ["x"]}', "T.json is no JSON file of step 3"),
-        ('{"results": [{"b": "x", "transferability": 1, "layers": []}]}', "no JSON file of step 3"),
-        ('{"results": []}', "T.json holds no results"),
+        ("", "cannot read .*T.json: Expecting value.*; give a JSON file of step 3"),
+        ('{"results": 1}', "T.json holds no results of step 3; give a JSON file of step 3"),
+        ('{"results": ["x"]}', "T.json holds no results of step 3"),
+        ('{"results": [{"b": "x", "transferability": 1, "layers": []}]}', "holds no results of"),
+        ('{"results": []}', "T.json holds no results of step 3"),
         (None, "cannot read .*T.json: No such file"),
     ],
 )

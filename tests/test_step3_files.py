@@ -837,7 +837,7 @@ def published():
 def test_published_curve_has_18_points_and_its_mean_in_the_title(
     published, figures, tmp_path, capsys
 ):
-    published.main(tmp_path / "p.png")
+    published.main(["--plot", str(tmp_path / "p.png")])
     (axes,) = figures[0].axes
     assert axes.get_title().endswith("published mean 7.79")
     values = list(axes.lines[0].get_ydata())
