@@ -19,8 +19,8 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from console import ArgumentParser, InputError, complain, integer, run, say, warn
@@ -33,6 +33,15 @@ from measurement.checks import (
     warn_of_other_budgets,
     warn_of_other_parent,
 )
+from measurement.companions import (
+    Agreement,
+    PairSums,
+    Sums,
+    companions,
+    compare,
+    compare_pair,
+    total,
+)
 from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
 from measurement.results import LayerResult, Result, group
 from models import ARCHS, checkpoint, paths
@@ -42,34 +51,40 @@ from safe_io import atomic_write
 
 # A state dict: key -> tensor on the CPU. Weights have the shape [outputs, inputs, ...].
 Theta = Mapping[str, Tensor]
+# Key -> sums of that weight in theta_r and theta_A.
+Pairs = dict[str, PairSums]
 
 
-def transferability(theta_r: Theta, theta_a: Theta, theta_b: Theta, layer: Layer) -> LayerResult:
+def transferability(
+    theta_r: Theta, theta_a: Theta, theta_b: Theta, layer: Layer, pairs: Pairs | None = None
+) -> LayerResult:
     """T_FB(theta_A) = D(theta_r, theta_FB) / D(theta_A, theta_FB) of one layer (arXiv 2212.00399).
 
-    A larger value: fine-tuning moved the layer less far, compared with its distance from theta_r.
-    The thetas hold the weights `layer.tensors`, each of one shape in all three, unless the layer is
-    the classifier: it was replaced for task B, so there is no pre-trained one, and its value is 1
-    by construction.
+    D of two layers is the mean over their weights, each counting alike whatever its shape, of the
+    mean absolute difference. T is one over the distance of fine-tuning, in units of the distance of
+    pre-training. The thetas hold the weights `layer.tensors`, each of one shape in all three,
+    unless the layer is the classifier: it was replaced for task B, so there is no pre-trained one,
+    and its value is 1 by construction. pairs: see `sums_of`.
     """
     if layer.is_classifier:
         return LayerResult(layer, None, None, None, 1.0)
-    d_rb = layer_distance(theta_r, theta_b, layer)
-    d_ab = layer_distance(theta_a, theta_b, layer)
-    d_ra = layer_distance(theta_r, theta_a, layer)
-    return LayerResult(layer, d_rb, d_ab, d_ra, ratio(d_rb, d_ab))
+    weights = [sums_of(key, theta_r, theta_a, theta_b, pairs) for key in layer.tensors]
+    d_rb = fmean(w.abs_rb / w.count for w in weights)
+    d_ab = fmean(w.abs_ab / w.count for w in weights)
+    d_ra = fmean(w.abs_ra / w.count for w in weights)
+    return LayerResult(layer, d_rb, d_ab, d_ra, ratio(d_rb, d_ab), companions(total(weights)))
 
 
-def layer_distance(theta_x: Theta, theta_y: Theta, layer: Layer) -> float:
-    """Mean over the weights of a layer, each counting alike whatever its shape, in [0, inf)."""
-    return sum(distance(theta_x[key], theta_y[key]) for key in layer.tensors) / len(layer.tensors)
+def sums_of(key: str, theta_r: Theta, theta_a: Theta, theta_b: Theta, pairs: Pairs | None) -> Sums:
+    """Sums over one weight: abs_rb of |theta_r - theta_FB| and so on, and of products.
 
-
-def distance(x: Tensor, y: Tensor) -> float:
-    """D(x, y) = mean |x - y| over the elements of two tensors of one shape."""
-    # Shorter types are compared in float32, where their values are exact.
-    type_ = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-    return (x.to(type_) - y.to(type_)).abs_().sum(dtype=torch.float64).item() / x.numel()
+    pairs: the sums of theta_r and theta_A, key -> sums, completed here: for several theta_FB.
+    """
+    r, a, b = theta_r[key], theta_a[key], theta_b[key]
+    pairs = {} if pairs is None else pairs
+    if key not in pairs:
+        pairs[key] = compare_pair(r, a)
+    return compare(r, a, b, pairs[key])
 
 
 def ratio(d_rb: float, d_ab: float) -> float:
@@ -79,39 +94,56 @@ def ratio(d_rb: float, d_ab: float) -> float:
     return d_rb / d_ab
 
 
-def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = False) -> Result:
+def measure(
+    theta_r: Checkpoint | Theta,
+    theta_a: Checkpoint | Theta,
+    theta_b: Checkpoint | Theta,
+    *,
+    per_tensor: bool = False,
+    pairs: Pairs | None = None,
+) -> Result:
     """Transferability of every layer, in network order, the classifier last.
 
-    per_tensor: also of every weight that counts, by itself. Raises InputError when the files are of
+    theta_r, theta_a, theta_b: checkpoints, or plain dicts of tensors. per_tensor: also of every
+    weight that counts, by itself. pairs: see `sums_of`. Raises InputError when they are of
     different networks, hold values that are not finite, or when nothing moved between them.
     """
+    thetas = {"theta_r": theta_r, "theta_a": theta_a, "theta_b": theta_b}
+    r, a, b = (checkpoint.of_mapping(theta, name) for name, theta in thetas.items())
     check_comparable(r, a, b)
     layers, left_out = layers_to_compare(r.partition, a.partition, b.partition)
     if left_out:
         warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
     keys = [key for x in layers if per_tensor and not x.is_classifier for key in x.tensors]
-    thetas = r.tensors, a.tensors, b.tensors
+    pairs = {} if pairs is None else pairs
+    tensors = r.tensors, a.tensors, b.tensors
     result = Result(
-        b.path,
-        layers=[transferability(*thetas, layer) for layer in layers],
-        tensors=[transferability(*thetas, Layer(key, (key,))) for key in keys],
+        b.path if b is theta_b else None,
+        layers=[transferability(*tensors, layer, pairs) for layer in layers],
+        tensors=[transferability(*tensors, Layer(key, (key,)), pairs) for key in keys],
     )
     check_measured(result, r, a, b)
     return result
 
 
 def measure_files(
-    pair: Pair, names: list[str], *, classes: int | None, per_tensor: bool
+    pair: Pair,
+    names: list[str],
+    *,
+    classes: int | None,
+    per_tensor: bool,
+    agreement: Agreement | None = None,
 ) -> list[Result]:
     """Measure every file of theta_FB against the same theta_r and theta_A, and print each result.
 
     With several files a bad one is named and passed over. Only numbers outlive the call: the
-    parameters of one B at a time are in memory.
+    parameters of one B at a time are in memory. agreement: of the seeds, is given every file.
     """
     results = []
+    options = {"classes": classes, "per_tensor": per_tensor, "agreement": agreement, "pairs": {}}
     for name in names:
         try:
-            result = measure_file(pair, name, classes=classes, per_tensor=per_tensor)
+            result = measure_file(pair, name, **options)
         except InputError as error:
             if len(names) == 1:
                 raise
@@ -120,20 +152,38 @@ def measure_files(
         results.append(result)
         if len(names) > 1:
             say(f"{result.b}:")
-        report.print_result(result, substitute=pair.r_is_substitute)
+        report.print_result(result, pair.a.path, substitute=pair.r_is_substitute)
     return results
 
 
-def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
+def measure_file(
+    pair: Pair,
+    name: str,
+    *,
+    classes: int | None,
+    per_tensor: bool,
+    agreement: Agreement | None,
+    pairs: Pairs,
+) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
     b = checkpoint.read(paths.locate(name))
     outputs = num_classes(b.partition)
     if classes not in (None, outputs):
         raise InputError(f"{b.path} has a classifier of {outputs} classes, not {classes}")
-    result = measure(pair.r, pair.a, b, per_tensor=per_tensor)
+    result = measure(pair.r, pair.a, b, per_tensor=per_tensor, pairs=pairs)
     warn_of_doubts(result, pair.a, b)
     warn_of_other_parent(b.path, pair.a.path)
+    if agreement is not None:
+        add_movements(agreement, result, pair.a, b)
     return result
+
+
+def add_movements(agreement: Agreement, result: Result, a: Checkpoint, b: Checkpoint) -> None:
+    """Add what fine-tuning did to every layer that counts to the agreement of seeds."""
+    for x in result.layers:
+        if x.in_mean:
+            weights = ([theta.tensors[key] for key in x.layer.tensors] for theta in (a, b))
+            agreement.add(x.layer.name, *weights, x.companions)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -178,7 +228,14 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--group needs two files of -b at least")
 
     pair = read_pair(args.r, args.a, arch=args.arch)
-    results = measure_files(pair, names, classes=args.num_classes, per_tensor=args.per_tensor)
+    agreement = Agreement() if args.group else None
+    results = measure_files(
+        pair,
+        names,
+        classes=args.num_classes,
+        per_tensor=args.per_tensor,
+        agreement=agreement,
+    )
     facts = pair.facts
     del pair  # the figure needs memory, too
     if not results:
@@ -186,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     if len(names) > 1:
         report.print_table(results)
         warn_of_other_budgets(results)
-    seeds = group(results) if args.group else None
+    seeds = group(results, agreement.layers()) if agreement else None
     if seeds:
         report.print_group(seeds)
 
@@ -196,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         atomic_write(args.json, report.to_json(facts, results, seeds))
     if args.csv:
-        atomic_write(args.csv, report.to_csv(results))
+        atomic_write(args.csv, report.to_csv(facts, results))
     if args.plot or args.show:
         plot.draw(results, seeds, args.plot, show=args.show)
     for path in outputs:

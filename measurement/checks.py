@@ -2,8 +2,9 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +18,23 @@ from .results import Result, read_record
 
 # Where training scripts keep a moving average of the parameters.
 EMA_CONTAINERS = ("model_ema", "ema")
-# What T depends on besides the data: of X.json, or of the arguments in it.
+# What has to be the same where T or a companion of two files is compared: entries of a record, in
+# the words of the command line. What an old record does not hold is unknown, not unlike.
 BUDGET = (
+    "arch",
+    "train_images",
+    "classes",
+    "labels",
     "steps",
-    "kept",
-    "optimizer",
-    "lr",
+    "sum_lr",
     "batch_size",
+    "last_batch",
+    "processes",
     "weight_decay",
-    "scheduler",
-    "warmup_epochs",
+    "optimizer",
+    "image_size",
     "freeze",
+    "kept",
 )
 
 
@@ -113,22 +120,38 @@ def warn_of_other_parent(child: Path, parent: Path) -> None:
         warn(f"{child} was not trained from {parent} (SHA-256); T would be wrong: check the files")
 
 
-def warn_of_other_budgets(results: list[Result]) -> None:
-    """Warn where the records of files measured together are of different budgets."""
-    budgets = []
-    for record in (read_record(result.b) for result in results):
-        if record:
-            args = record.get("args")
-            budgets.append((args if isinstance(args, dict) else {}) | record)
+def budget_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The entries of BUDGET in which records differ, with their values; [] for one budget.
+
+    Sums of rates are equal to a relative 1e-6: the same schedule, added up in another order.
+    """
     differing = []
     for key in BUDGET:
-        values = dict.fromkeys(str(budget.get(key)) for budget in budgets)
-        if len(values) > 1:
-            differing.append(f"{key} ({', '.join(values)})")
+        values = [record[key] for record in records if record.get(key) is not None]
+        if key == "sum_lr":
+            unlike = any(not math.isclose(v, values[0], rel_tol=1e-6) for v in values)
+            values = [f"{v:.6g}" for v in values]
+        else:
+            unlike = any(v != values[0] for v in values)
+        if unlike:
+            differing.append(f"{key} ({', '.join(dict.fromkeys(map(str, values)))})")
+    return differing
+
+
+def warn_of_other_budgets(results: list[Result]) -> None:
+    """Warn where the records of files measured together are of different budgets."""
+    records = [record for record in (read_record(result.b) for result in results) if record]
+    differing = budget_differences(records)
     if differing:
         warn(
             f"the files differ in {', '.join(differing)}: their T cannot be compared as if only "
             "the data differed"
+        )
+    epochs = dict.fromkeys(str(x["kept_epoch"]) for x in records if x["kept"] == "best")
+    if len(epochs) > 1:
+        warn(
+            f"the best epochs of the files are not the same ({', '.join(epochs)}), and T falls "
+            "with every epoch: --keep last compares better"
         )
 
 

@@ -80,6 +80,19 @@ def read(path: Path) -> Checkpoint:
     is not a state dict.
     """
     content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
+    return of_content(content, path)
+
+
+def of_mapping(theta: Checkpoint | Mapping[str, Tensor], name: str) -> Checkpoint:
+    """A state dict in memory as a checkpoint; one that is a checkpoint already stays itself.
+
+    name: what messages call it. Raises InputError as `read` does.
+    """
+    return theta if isinstance(theta, Checkpoint) else of_content(theta, Path(name))
+
+
+def of_content(content: Any, path: Path) -> Checkpoint:
+    """The state dict in the content of a file. Raises InputError where there is none."""
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
     content, container = open_container(content, path)

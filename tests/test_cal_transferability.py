@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from torchvision.models import resnet50
 
 from cal_transferability import measure, parse_args
+from measurement.companions import COMPANIONS
 from models import paths
 from models.checkpoint import Checkpoint
 from safe_io import sha256
@@ -284,6 +285,7 @@ def test_classifier_of_any_size_is_one_by_construction(classes, step_3, tmp_path
         "distance_r_a": None,
         "transferability": 1.0,
         "in_mean": False,
+        **dict.fromkeys(COMPANIONS),
     }
 
 
@@ -483,7 +485,10 @@ def test_json_is_complete_and_unrounded(files, step_3, tmp_path, monkeypatch):
     assert (found["r"], found["a"]) == (str(tmp_path / "r.pth"), str(tmp_path / "a.pth"))
     assert found["r_is_substitute"] is False
     (result,) = found["results"]
-    assert list(result) == ["b", "transferability", "geometric_mean", "layers"]
+    of_file = "rotation t_angle left_of_r left_of_r_predicted shrinkage shrinkage_predicted"
+    means = ["transferability", "geometric_mean", *of_file.split()]
+    assert list(result) == ["b", *means, "layers"]
+    assert (result["left_of_r_predicted"], result["shrinkage_predicted"]) == (None, None)
     assert result["b"] == str(tmp_path / "b.pth")
     names = ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0"]
     *layers, head = result["layers"]
@@ -497,6 +502,7 @@ def test_json_is_complete_and_unrounded(files, step_3, tmp_path, monkeypatch):
             "distance_r_a",
             "transferability",
             "in_mean",
+            *COMPANIONS,
         ]
         assert x["transferability"] == x["distance_r_b"] / x["distance_a_b"]
         assert x["in_mean"] is True
@@ -628,7 +634,7 @@ def test_figure_is_shown_in_a_window(options, written, files, step_3, tmp_path, 
         pyplot.close("all")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert shown == [(6, "Block", written)]
-    assert ran.stdout.splitlines()[2:] == [str(tmp_path / name) for name in written]
+    assert ran.stdout.splitlines()[3:] == [str(tmp_path / name) for name in written]
 
 
 def test_numbers_are_printed_before_the_figure_fails(files, step_3, tmp_path, monkeypatch):
@@ -657,7 +663,7 @@ def test_record_beside_b_is_told(files, step_3, tmp_path):
     write_record(tmp_path / "a.pth", parent_sha256=sha256(tmp_path / "r.pth"))
     ran = step_3(*files, "--no_plot")
     assert ran.stderr == ""
-    assert ran.stdout.splitlines()[2] == (
+    assert ran.stdout.splitlines()[3] == (
         "Fine-tuning: 3910 steps in 10 epochs, best epoch kept (7), training loss 0.1235, "
         "validation accuracy 81.25 %"
     )
@@ -680,7 +686,7 @@ def test_file_trained_from_another_is_warned_of(child, parent, files, step_3, tm
         ("{", "is not the record of a training run; it is ignored"),
         ("[" * 100_000, "is not the record of a training run; it is ignored"),
         ({"steps": math.inf}, "is not the record of a training run; it is ignored"),
-        ({"val_acc": None}, "is not the record of a training run; it is ignored"),
+        ({"val_acc": "high"}, "is not the record of a training run; it is ignored"),
         ({"sha256": "0" * 64}, r"is the record of another file than \S+b\.pth"),
     ],
 )

@@ -277,12 +277,13 @@ def test_table_has_a_row_per_file(several, step_3, tmp_path):
     write_record(paths[1], steps=77, val_acc=12.345, parent_sha256=sha256(first[3]))
     ran = step_3(*first, "-b", *paths, "--no_plot", "--json", tmp_path / "t.json")
     header, *rows = ran.stdout.splitlines()[-5:-1]
-    assert header.split() == ["file", "T", "geometric", "layers", "steps", "val_acc"]
+    assert header.split() == "file T geometric T_angle rotation layers steps val_acc".split()
     told = [["-", "-"], ["77", "12.35"], ["-", "-"]]
     for path, row, result, end in zip(
         paths, rows, results_of(tmp_path / "t.json"), told, strict=True
     ):
-        means = [f"{result[key]:.2f}" for key in ("transferability", "geometric_mean")]
+        keys = ("transferability", "geometric_mean", "t_angle", "rotation")
+        means = [f"{result[key]:.2f}" for key in keys]
         assert row.split() == [str(path), *means, "5", *end]
         assert len(row) == len(header)
 
@@ -424,7 +425,8 @@ def test_group_is_mean_and_sample_deviation(several, step_3, tmp_path, figures):
     table = np.array([values_of(result) for result in results_of(tmp_path / "t.json")])
     overall = [result["transferability"] for result in results_of(tmp_path / "t.json")]
     assert set(group) == {
-        *("names", "means", "deviations", "transferability", "deviation", "count")
+        *("names", "means", "deviations", "transferability", "deviation", "count"),
+        *("agreement", "agreements"),
     }
     assert group["names"] == ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "fc"]
     assert group["means"] == pytest.approx(table.mean(axis=0), rel=1e-12)
@@ -491,7 +493,8 @@ def test_csv_is_exact(step_3, tmp_path):
     c = {**b, "conv1.weight": a["conv1.weight"], "fc.weight": torch.zeros(2, 2)}
     torch.save(c, tmp_path / "c.pth")
     step_3(*args, tmp_path / "c.pth", "--no_plot", "--csv", tmp_path / "t.csv")
-    assert (tmp_path / "t.csv").read_text().splitlines() == [
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert [",".join(line.split(",")[:8]) for line in lines] == [
         "b,block,layer,distance_r_b,distance_a_b,distance_r_a,transferability,in_mean",
         f"{tmp_path}/b.pth,1,conv1,3.0,2.0,1.0,1.5,True",
         f"{tmp_path}/b.pth,2,layer1.0,3.0,2.0,1.0,1.5,True",
