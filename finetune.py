@@ -44,6 +44,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         type=integer(1),
         help="training images, drawn evenly from the classes (default: all)",
     )
+    task(
+        "--labels",
+        choices=("true", "random"),
+        default="true",
+        help="random: the training labels permuted by --seed, a null; nothing is validated",
+    )
     task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
     task("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
     task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
@@ -65,7 +71,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     optimisation("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
     output("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.labels == "random" and args.keep != "last":
+        parser.error("--labels random validates nothing, so that no epoch is best; add --keep last")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
             fit(
                 fine_tuning,
                 train_loader,
-                val_loader,
+                val_loader if args.labels == "true" else None,
                 val_interval=args.val_interval,
                 log_interval=args.log_interval,
                 resume=args.resume,
@@ -135,6 +144,7 @@ def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:
         image_size=args.image_size or default_image_size(args.arch),
         max_classes=args.max_classes,
         max_samples=args.max_samples,
+        random_labels=args.labels == "random",
         seed=args.seed,
     )
 

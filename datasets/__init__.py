@@ -184,6 +184,7 @@ def load(
     image_size: int | None = None,
     max_classes: int | None = None,
     max_samples: int | None = None,
+    random_labels: bool = False,
     seed: int = 0,
 ) -> "tuple[Images, Images, list[str]]":
     """Return (train, val, class names) of the data set `name` in `data_dir`.
@@ -191,19 +192,22 @@ def load(
     image_size: pixels a side; None: the data set's own, 32 for CIFAR and 224 otherwise.
     max_classes: number of classes to keep, from the first. max_samples: number of training images
     to draw by `seed`, balanced over the classes; a smaller draw is a subset of a larger one.
+    random_labels: permute the training labels by `seed`.
 
     Items of both splits are (image uint8 [3, image_size, image_size], label in 0 ... classes - 1);
     augmentation is the training loader's. Raises InputError as `find` does, and for a limit that
     the data set cannot meet.
     """
     from .images import as_dataset
-    from .subset import draw, first_classes
+    from .subset import draw, first_classes, permute_labels
 
     splits = find(name, data_dir)
     if max_classes is not None:
         splits = first_classes(splits, max_classes)
     if max_samples is not None:
         splits = splits._replace(train=draw(splits.train, max_samples, seed=seed))
+    if random_labels:
+        splits = splits._replace(train=permute_labels(splits.train, seed=seed))
     size = image_size or DATASETS[full_name(name)].image_size
     train, val = (as_dataset(part, image_size=size) for part in (splits.train, splits.val))
     return train, val, splits.classes

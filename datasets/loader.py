@@ -33,13 +33,16 @@ def make_loader(
     device: torch.device | str,
     rank: int = 0,
     world_size: int = 1,
+    drop_last: bool = False,
 ) -> "Loader":
     """Return the loader of `dataset`.
 
     train: images are shuffled and augmented anew in every epoch; otherwise they come in order and
     unchanged. num_workers: processes that read images; 0: the calling one does. rank, world_size:
-    of distributed training, where batch_size is that of all processes together. Raises InputError
-    if there is no batch.
+    of distributed training, where batch_size is that of all processes together. drop_last: leave
+    out a last batch that is smaller than the others. Raises InputError if there is no batch.
+
+    Nine parameters: each is one that torch's DataLoader or its sampler has, too.
     """
     order = BatchOrder(
         len(dataset),
@@ -48,6 +51,7 @@ def make_loader(
         shuffle=train,
         rank=rank,
         world_size=world_size,
+        drop_last=drop_last,
     )
     if train and batch_size < 2 * world_size:
         raise InputError(
@@ -57,7 +61,7 @@ def make_loader(
     if len(order) == 0:
         raise InputError(
             f"{len(dataset)} images give no batch"
-            + (f": training needs at least {2 * world_size}" if train else "")
+            + (f": training needs at least {order.smallest}" if train else "")
         )
     return Loader(dataset, order, seed=seed, train=train, num_workers=num_workers, device=device)
 
@@ -116,6 +120,11 @@ class Loader:
         """Choose the epoch (from 0) to iterate over, and the batch to begin with."""
         self._order.epoch = epoch
         self._order.first_batch = first_batch
+
+    @property
+    def last_batch(self) -> int:
+        """Images in the last batch of a whole epoch, over all processes."""
+        return self._order.last_batch
 
     def weight(self, batch: int) -> float:
         """Images of this process in a batch, over the mean number per process.
@@ -196,6 +205,7 @@ class BatchOrder(Sampler):
         shuffle: bool,
         rank: int = 0,
         world_size: int = 1,
+        drop_last: bool = False,
     ) -> None:
         self.num_images = num_images
         self.rank = rank
@@ -205,12 +215,19 @@ class BatchOrder(Sampler):
         self.shuffle = shuffle
         self.epoch = 0
         self.first_batch = 0
+        # BatchNorm cannot train on one image: at 32 x 32 the last maps of ResNet-50 are 1 x 1.
+        self.smallest = batch_size if drop_last else 2 * world_size if shuffle else 1
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         full, rest = divmod(self.num_images, self.batch_size)
-        # BatchNorm cannot train on one image: at 32 x 32 the last maps of ResNet-50 are 1 x 1.
-        return full + (rest >= (2 * self.world_size if self.shuffle else 1))
+        return full + (rest >= self.smallest)
+
+    @property
+    def last_batch(self) -> int:
+        """See Loader.last_batch."""
+        rest = self.num_images % self.batch_size
+        return rest if rest >= self.smallest else self.batch_size
 
     def weight(self, batch: int) -> float:
         """See Loader.weight."""

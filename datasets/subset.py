@@ -1,4 +1,4 @@
-"""Part of a data set: its first classes, and a class-balanced draw of its training images."""
+"""Part of a data set: its first classes, a balanced draw of its training images; random labels."""
 
 from itertools import zip_longest
 
@@ -54,6 +54,13 @@ def draw(samples: Samples, number: int, *, seed: int) -> Samples:
         )
     in_turn = [index for turn in zip_longest(*orders) for index in turn if index is not None]
     return take(samples, sorted(int(index) for index in in_turn[:number]))
+
+
+def permute_labels(samples: Samples, *, seed: int) -> Samples:
+    """The same images with their labels permuted by `seed`: nothing to learn but the images."""
+    # One number more than the keys of `draw`, whose permutations must not be repeated here.
+    order = torch.randperm(len(samples.labels), generator=generator_for(seed, 0, 0))
+    return samples._replace(labels=[int(samples.labels[i]) for i in order])
 
 
 def take(samples: Samples, indices: list[int]) -> Samples:

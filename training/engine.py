@@ -22,7 +22,7 @@ from .tally import Tally
 def fit(
     run: Run,
     train_loader: Loader,
-    val_loader: Loader,
+    val_loader: Loader | None,
     *,
     val_interval: int = 1,
     log_interval: int | None = None,
@@ -30,11 +30,12 @@ def fit(
 ) -> None:
     """Train the network of `run` to the end of its schedule, and write its files.
 
-    val_interval: epochs from validation to validation; the last epoch is always validated.
+    val_loader: None where nothing is validated. val_interval: epochs from validation to validation;
+    the last epoch is always validated.
     log_interval: iterations from line to line. resume: go on from X.resume if there is one. Raises
     InputError when the loss is no longer finite, and Interrupted after a signal, the state saved.
     """
-    run.loaders = (train_loader, val_loader)
+    run.loaders = tuple(loader for loader in (train_loader, val_loader) if loader is not None)
     with stoppable(run.file):
         if resume:
             run.resume()
@@ -45,7 +46,8 @@ def fit(
             if run.batches < len(train_loader) and not run.is_over:
                 train_one_epoch(run, train_loader, log_interval=log_interval)
             row = run.training_row()
-            if run.is_over or (run.epoch + 1) % val_interval == 0:
+            due = run.is_over or (run.epoch + 1) % val_interval == 0
+            if due and val_loader is not None:
                 distributed.share_buffers(run.model)
                 row["val_loss"], row["val_acc"] = evaluate(
                     run.network,

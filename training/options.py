@@ -50,6 +50,11 @@ def add_optimisation(add: Add) -> None:
         default=1,
         help="parts that a batch is computed in, each of at least two images",
     )
+    add(
+        "--drop_last",
+        action="store_true",
+        help="leave out a last batch that is smaller than the others (default: off)",
+    )
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum 0.9")
     add("--warmup_epochs", type=integer(0), default=0, help="epochs of linear warm-up")
     add("--seed", type=integer(0), default=0, help="of initialisation, sample order, augmentation")

@@ -1,12 +1,15 @@
 """Outputs of a run: the kept parameters X.pth, X.csv with a row per epoch, and X.json."""
 
 import csv
+import functools
 import io
 import json
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +72,7 @@ class Record:
     cent.
 
     facts: the part of X.json known before training (script, args, arch, classes, train_images,
-        val_images, seed, parent_sha256, device).
+        val_images, seed, parent_sha256, device, processes, last_batch).
     measure: adds a column with the overall T to X.csv, and X_layers.csv with a row per layer
         (LAYER_COLUMNS without the first three).
     """
@@ -173,6 +176,8 @@ class Record:
             "versions": versions(),
             "seconds": round(time.monotonic() - self.start, 1),
             "finished": finished,
+            "code": code_version(),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         atomic_write(sibling(path, ".json"), json.dumps(description, indent=1) + "\n")
 
@@ -197,6 +202,19 @@ def versions() -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "numpy": numpy.__version__,
     }
+
+
+@functools.cache
+def code_version() -> str | None:
+    """Commit of the repository that this code runs from; None outside of one, or without git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # git would find a repository that this one lies in
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def device_name(device: torch.device) -> str:

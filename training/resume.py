@@ -106,7 +106,10 @@ def check_settings(path: Path, record: Mapping[str, Any], settings: Mapping[str,
     for key, new in settings.items():
         # The image size of the data set itself is recorded once it is known.
         default_size = key == "image_size" and new is None
-        if key not in MAY_CHANGE and not default_size and record.get(key) != new:
+        # A record of an older version lacks the options that came later.
+        if key in MAY_CHANGE or key not in record or default_size:
+            continue
+        if record[key] != new:
             raise InputError(
                 f"{path} is of a finished run with another {key} ({record.get(key)}, now {new}); "
                 "give another name, or leave out --resume to replace it"

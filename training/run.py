@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from console import Interrupted, say
+from console import Interrupted, say, warn
 from datasets.images import Images
 from datasets.loader import Loader, make_loader
 
@@ -37,7 +37,7 @@ def make_loaders(
         "rank": distributed.rank(),
         "world_size": distributed.world_size(),
     }
-    train_loader = make_loader(train_set, train=True, **options)
+    train_loader = make_loader(train_set, train=True, drop_last=args.drop_last, **options)
     return train_loader, make_loader(val_set, train=False, **options)
 
 
@@ -67,12 +67,15 @@ def set_up(
         "val_images": val_loader.num_images,
         "seed": args.seed,
         "device": device_name(device),
+        "processes": distributed.world_size(),
+        "last_batch": train_loader.last_batch,
     }
     say(
         f"{args.arch} on {facts['device']}: {facts['train_images']} training and "
         f"{facts['val_images']} validation images of {len(facts['classes'])} classes, "
         f"{len(train_loader)} steps an epoch"
     )
+    warn_of_short_batch(train_loader.last_batch, args.batch_size)
     # Before the optimiser, whose fused form depends on the device.
     model.to(device, memory_format=torch.channels_last)
     config = same_when_resumed(args, facts, sha256_r)
@@ -89,6 +92,15 @@ def set_up(
         accumulate=args.accumulate,
         compiled=args.compile,
     )
+
+
+def warn_of_short_batch(last_batch: int, batch_size: int) -> None:
+    """Warn where the last batch of every epoch is under half of the others."""
+    if 2 * last_batch < batch_size:
+        warn(
+            f"the last batch of every epoch has {last_batch} of {batch_size} images, moves the "
+            "parameters like a full one, or further, and so lowers T; --drop_last leaves it out"
+        )
 
 
 def schedule_of(args: argparse.Namespace, *, steps_per_epoch: int) -> Schedule:
