@@ -22,6 +22,8 @@ COMMANDS = {
     "figures": "draw the figures from a table of results",
     "summary": "data, steps and depth, from the table of a study",
     "study": "run fine-tuning and measurement for every row of a plan",
+    "shuffle": "write theta_A with its weights permuted, a start without features",
+    "reset": "set layers of theta_FB back one by one, and evaluate the network",
 }
 
 
