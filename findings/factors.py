@@ -45,7 +45,7 @@ from .gap import CHOSEN, Moments, Scale, bandwidth2, block_layout, frechet, gap,
 from .reader import Table, check_columns, read_column, read_table, upsert
 from .variance import ClassSums, diversity
 
-# h^2 is of so many source images, always the same ones: it must not change with --seed.
+# Source images that h^2 is of, always the same ones: it must not change with --seed.
 RULER_IMAGES = 2000
 # Columns of the table; a user may add others.
 COLUMNS = (

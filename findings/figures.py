@@ -176,9 +176,9 @@ def draw_regression(table: Table, names: list[str]) -> Figure:
 
     Raises InputError where the regression cannot be fitted.
     """
-    found = regress(table, names)
+    result = regress(table, names)
     figure, (axes,) = plot.make_figure(1)
-    measured, fitted = found.fit.model.endog, found.fit.fittedvalues
+    measured, fitted = result.fit.model.endog, result.fit.fittedvalues
     ends = [min(measured.min(), fitted.min()), max(measured.max(), fitted.max())]
     axes.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
     axes.plot(measured, fitted, "o", markersize=4)
@@ -197,7 +197,7 @@ def draw_regression(table: Table, names: list[str]) -> Figure:
             )
         axes.margins(x=0.25)
     axes.set(xlabel="ln T, measured", ylabel="ln T, fitted")
-    axes.set_title(found.equation.replace("log T = ", "ln T = "), parse_math=False, fontsize=9)
+    axes.set_title(result.equation.replace("log T = ", "ln T = "), parse_math=False, fontsize=9)
     return figure
 
 
@@ -211,8 +211,9 @@ def figures_of_study(table: Table, whole: Table) -> dict[str, Figure]:
     or T of a layer that is no number; infinity is one for T.
     """
     rows, layers = whole.rows.copy(), layer_columns(whole)
-    for column in {"samples", "steps", *layers} & set(rows.columns):
-        rows[column] = read_column(whole, column, finite=column not in layers)
+    for column in ("samples", "steps", *layers):
+        if column in rows:
+            rows[column] = read_column(whole, column, finite=column not in layers)
     runs = rows.loc[table.rows.index]
     nulls = rows[rows["start"] == "null"]
     missing = [column for column in ("samples", "steps", "seed") if column not in rows.columns]
@@ -290,9 +291,9 @@ def draw_predicted(table: Table) -> Figure:
 
     table: rows that compare. Raises InputError where the regression cannot be fitted.
     """
-    found = regress(table, ["log_N", "log_steps"])
-    measured = np.exp(found.fit.model.endog)
-    predicted = np.exp(found.fit.model.endog - found.left_out)
+    result = regress(table, ["log_N", "log_steps"])
+    measured = np.exp(result.fit.model.endog)
+    predicted = np.exp(result.fit.model.endog - result.influence.resid_press)
     figure, (axes,) = plot.make_figure(1)
     ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
     axes.loglog(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
@@ -306,12 +307,12 @@ def draw_predicted(table: Table) -> Figure:
         axes.loglog(measured[of_size], predicted[of_size], label=label, **style)
     if several:
         axes.legend(fontsize=8)
-    b, c = found.fit.params[1:] / found.deviations
     slopes = " ".join(
-        f"{'-' if x < 0 else '+'} {abs(x):.2f} ln {size}" for x, size in ((b, "N"), (c, "S"))
+        f"{'-' if x < 0 else '+'} {abs(x):.2f} ln {size}"
+        for x, size in zip(result.slopes, "NS", strict=True)
     )
     axes.set_title(
-        f"ln T = a {slopes}, R2 {found.fit.rsquared:.2f}, {len(measured)} rows", fontsize=9
+        f"ln T = a {slopes}, R2 {result.fit.rsquared:.2f}, {len(measured)} rows", fontsize=9
     )
     axes.set(xlabel=f"{plot.T_LABEL}, measured", ylabel=f"{plot.T_LABEL}, from the other rows")
     plot.label_decades(axes.xaxis, axes.yaxis)
@@ -392,7 +393,7 @@ def read_profile(result: dict[str, Any]) -> Profile:
 
 
 def draw_profiles(profiles: list[Profile]) -> Figure:
-    """A panel per result, as in the paper's figures."""
+    """A panel per result, as in the paper's figures: T over the blocks."""
     figure, panels = plot.make_figure(len(profiles))
     for axes, profile in zip(panels, profiles, strict=True):
         plot.draw_curve(axes, plot.Curve(profile.values))

@@ -6,6 +6,7 @@ column may have other names (ALIASES), and `log_X` means the natural logarithm o
 """
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +101,7 @@ def read_table(path: Path, *, new: Sequence[str] = ()) -> Table:
 def read_records(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The comments, and line number (from 1) and cells of every row that is not blank."""
     comments, records = [], []
-    numbered = enumerate(text.splitlines(keepends=True), start=1)
+    numbered = enumerate(io.StringIO(text), start=1)
     for number, line in numbered:
         if line.startswith("#"):
             comments.append(line.rstrip())

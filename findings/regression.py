@@ -31,24 +31,17 @@ from .reader import Table, comparable_rows, find_column, read_column, read_table
 DEFAULT = "G,D,log_N"
 # Smallest share of the largest singular value that is more than rounding.
 RANK_TOLERANCE = 1e-8
-# So many rows are shown of those that pull hardest.
+# Number of rows shown of those that pull hardest.
 SHOWN = 3
 
 
 class Regression(NamedTuple):
-    """A fit by statsmodels, what went in, and the influence of every row.
-
-    deviations: of the predictors before they are standardised. left_out: error in a row's ln T of
-    the fit to the other rows. cook: Cook's distance. leverage: 0 to 1; their sum is the number of
-    coefficients.
-    """
+    """A fit by statsmodels, the slope per unit of each predictor, and the influence of the rows."""
 
     names: list[str]
     fit: Any
-    deviations: np.ndarray
-    left_out: np.ndarray
-    cook: np.ndarray
-    leverage: np.ndarray
+    slopes: np.ndarray
+    influence: Any
 
     @property
     def equation(self) -> str:
@@ -115,21 +108,14 @@ def regress(table: Table, names: list[str]) -> Regression:
 
     fit = OLS(log_t, x).fit()
     influence = fit.get_influence()
-    leverage = influence.hat_matrix_diag
-    alone = int(leverage.argmax())
-    if leverage[alone] > 1 - RANK_TOLERANCE:
+    alone = int(influence.hat_matrix_diag.argmax())
+    if influence.hat_matrix_diag[alone] > 1 - RANK_TOLERANCE:
         raise InputError(
             f"{table.where(table.rows.index[alone])} alone decides a coefficient of "
             f"{', '.join(names)}; leave out the row or a predictor"
         )
-    return Regression(
-        names,
-        fit,
-        np.array([values.std() for values in predictors.values()]),
-        fit.resid / (1 - leverage),
-        influence.cooks_distance[0],
-        leverage,
-    )
+    deviations = [values.std() for values in predictors.values()]
+    return Regression(names, fit, fit.params[1:] / deviations, influence)
 
 
 def check_names(table: Table, names: list[str]) -> None:
@@ -161,26 +147,27 @@ def check_rank(table: Table, names: list[str], x: np.ndarray) -> None:
             )
 
 
-def coefficient_lines(found: Regression) -> list[str]:
+def coefficient_lines(result: Regression) -> list[str]:
     """A line per coefficient; "per unit" is the slope on the column before it is standardised."""
-    fit = found.fit
+    fit = result.fit
     lines = [
         f"  {'':16}{'coefficient':>12}{'std error':>12}{'95 % interval':>20}{'per unit':>12}",
     ]
-    units = ["", *(f"{unit:.4g}" for unit in fit.params[1:] / found.deviations)]
-    rows = zip(["intercept", *found.names], fit.params, fit.bse, fit.conf_int(), units, strict=True)
+    units = ["", *(f"{slope:.4g}" for slope in result.slopes)]
+    rows = zip(
+        ["intercept", *result.names], fit.params, fit.bse, fit.conf_int(), units, strict=True
+    )
     for name, value, error, (low, high), unit in rows:
         span = f"{low:.3f} to {high:.3f}"
         lines.append(f"  {name:16}{value:12.3f}{error:12.3f}{span:>20}{unit:>12}".rstrip())
     return lines
 
 
-def quality_lines(found: Regression) -> list[str]:
-    """How well the fit describes the rows, and how well it can be determined by them."""
-    fit = found.fit
-    error = np.sqrt(np.mean(found.left_out**2))
-    mean_alone = np.sqrt(np.mean((fit.model.endog - fit.model.endog.mean()) ** 2))
-    mean_alone *= fit.nobs / (fit.nobs - 1)
+def quality_lines(result: Regression) -> list[str]:
+    """How well the fit describes the rows, and how well it is determined by them."""
+    fit = result.fit
+    error = np.sqrt(np.mean(result.influence.resid_press**2))
+    mean_alone = np.std(fit.model.endog) * fit.nobs / (fit.nobs - 1)
     return [
         f"  R2 {fit.rsquared:.3f}, adjusted {fit.rsquared_adj:.3f}",
         f"  leave-one-out error {error:.3f} in ln T (root mean square; of the mean alone "
@@ -189,15 +176,15 @@ def quality_lines(found: Regression) -> list[str]:
     ]
 
 
-def influence_lines(table: Table, found: Regression) -> list[str]:
+def influence_lines(table: Table, result: Regression) -> list[str]:
     """The rows that pull hardest, by Cook's distance."""
-    mean = len(found.fit.params) / len(table.rows)
-    lines = [f"  rows that pull hardest (mean leverage {mean:.2f})"]
-    for i in np.argsort(-found.cook, kind="stable")[:SHOWN]:
+    cook, leverage = result.influence.cooks_distance[0], result.influence.hat_matrix_diag
+    lines = [f"  rows that pull hardest (mean leverage {leverage.mean():.2f})"]
+    for i in np.argsort(-cook, kind="stable")[:SHOWN]:
         line = table.rows.index[i]
         lines.append(
-            f"    line {line:<4} {table.name(line):16} Cook's distance {found.cook[i]:.2f}, "
-            f"leverage {found.leverage[i]:.2f}"
+            f"    line {line:<4} {table.name(line):16} Cook's distance {cook[i]:.2f}, "
+            f"leverage {leverage[i]:.2f}"
         )
     return lines
 
@@ -225,19 +212,16 @@ def main(argv: list[str]) -> None:
     table, left_out = comparable_rows(read_table(args.table))
     for reason in left_out:
         say(f"{table.path}: {reason}")
-    found = regress(table, args.predictors + args.more)
+    result = regress(table, args.predictors + args.more)
 
     say(
         f"{table.path}: {len(table.rows)} rows, ln T on standardised predictors, "
-        f"{found.fit.df_resid:.0f} degrees of freedom"
+        f"{result.fit.df_resid:.0f} degrees of freedom"
     )
     for note in table.notes:
         say(f"note: {note}")
-    say(found.equation)
-    for line in [
-        *coefficient_lines(found),
-        *quality_lines(found),
-        *influence_lines(table, found),
-    ]:
+    say(result.equation)
+    lines = coefficient_lines(result) + quality_lines(result) + influence_lines(table, result)
+    for line in lines:
         say(line)
-    print_cautions(table, found.names)
+    print_cautions(table, result.names)

@@ -142,9 +142,9 @@ def fit_lines(runs: pd.DataFrame) -> Iterator[str]:
         ("ln T = a + b ln N + c ln S", ()),
         ("the same with the training loss of the probe as a further predictor", ("probe_loss",)),
     ):
-        found = slopes(runs, further)
-        if found is not None:
-            b, c = found
+        fitted = slopes(runs, further)
+        if fitted is not None:
+            b, c = fitted
             yield f"  {title}"
             yield f"    b      {interval(b)}"
             yield f"    c      {interval(c)}"
@@ -186,7 +186,11 @@ def keys(rows: pd.DataFrame, columns: Sequence[str]) -> pd.MultiIndex:
 
 def chance(runs: pd.DataFrame, nulls: pd.DataFrame, layers: list[str]) -> np.ndarray:
     """T0 of the layers at the budget of every run: the mean of its null runs, NaN without any."""
-    means = nulls[layers].set_axis(keys(nulls, BUDGET)).groupby(level=list(range(len(BUDGET))))
+    means = (
+        nulls[layers]
+        .set_axis(keys(nulls, BUDGET))
+        .groupby(level=list(range(len(BUDGET))), sort=False)
+    )
     return means.mean().reindex(keys(runs, BUDGET)).to_numpy()
 
 

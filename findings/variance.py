@@ -28,9 +28,9 @@ class ClassSums:
         sizes = torch.bincount(labels, minlength=classes)
         self.shape = (classes, min(GROUPS, int(sizes.max())))
         order = labels.argsort(stable=True)
-        place = torch.empty_like(labels)
-        place[order] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
-        self._cell = labels * self.shape[1] + place % self.shape[1]
+        within = torch.empty_like(labels)  # number of an image within its class
+        within[order] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+        self._cell = labels * self.shape[1] + within % self.shape[1]
         self._number = torch.zeros(math.prod(self.shape), dtype=torch.float64)
         self._square = torch.zeros_like(self._number)
         self._z: Tensor | None = None

@@ -94,11 +94,8 @@ def test_g_does_not_depend_on_the_number_of_images():
     for n in (250, 1000, 4000):
         source = factors.measure_source(batches(normal(n, p, seed=n)), n, seed=0)
         phi[n] = gap(source.scale.z(source.phi), source.scale.z(normal(n, p, seed=n + 1) + 0.7), 1)
-    assert [(found.blocks, found.block_size) for found in phi.values()] == [
-        (4, 62),
-        (4, 250),
-        (16, 250),
-    ]
+    layouts = [(found.blocks, found.block_size) for found in phi.values()]
+    assert layouts == [(4, 62), (4, 250), (16, 250)]
     truth = closed_form(0.7**2 * p, p, p)
     for n, found in phi.items():
         assert abs(found.value - truth) < 3 * found.error, n
@@ -468,28 +465,20 @@ def test_same_row_is_replaced_and_others_and_added_columns_stay(images, theta, t
         assert call(images, theta, table, *options) == 0
     before = read(table)
     assert [row["samples"] for row in before] == ["400", "400", "100", "300"]
-
-    header = ["note", *COLUMNS, "transferability"]
-    with open(table, "w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, header)
-        writer.writeheader()
-        for i, row in enumerate(before):
-            writer.writerow(row | {"transferability": f"{i}.5", "note": 'a, "b"'})
-    capsys.readouterr()
+    header, *lines = table.read_text().splitlines()
+    lines = [f"{line},{i}.5" for i, line in enumerate(lines)]
+    table.write_text("\n".join([f"{header},transferability", *lines]) + "\n")
     assert call(images, theta, table, "--seed", "1", "--batch_size", "64") == 0
     assert f"{table}: row replaced" in capsys.readouterr().out
     after = read(table)
-    assert list(after[0]) == header
-    for i, (old, new) in enumerate(zip(before, after, strict=True)):
-        assert (new["transferability"], new["note"]) == (f"{i}.5", 'a, "b"')
-        if i != 1:
-            assert {name: new[name] for name in COLUMNS} == old
-    assert float(after[1]["G"]) == pytest.approx(float(before[1]["G"]), abs=1e-4)
+    assert [row.pop("transferability") for row in after] == ["0.5", "1.5", "2.5", "3.5"]
+    assert float(after[1]["G"]) == pytest.approx(float(before.pop(1)["G"]), abs=1e-4)
+    assert [after[i] for i in (0, 2, 3)] == before
 
     other = tmp_path / "other.pth"
     checkpoint.write(other, build("resnet50_w8", 4).state_dict())
     assert call(images, other, table) == 0
-    assert [row["transferability"] for row in read(table)] == ["0.5", "1.5", "2.5", "3.5", ""]
+    assert read(table)[-1]["transferability"] == ""
     assert not list(tmp_path.glob(".*"))
 
 
@@ -583,30 +572,6 @@ def test_features_that_are_not_finite_are_counted(images, tmp_path, capsys):
     code = call(images, tmp_path / "a.pth", tmp_path / "r.csv")
     assert_refused(code, capsys, "features of 400 of 400 images of Folder:source; theta_A may have")
     assert not (tmp_path / "r.csv").exists()
-
-
-def test_one_image_with_features_that_are_not_finite():
-    class Root(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = torch.nn.Linear(1, 2)
-
-        def forward(self, x):
-            # The root is not a number for the darker images.
-            return self.head((x.mean((1, 2, 3), keepdim=False)[:, None] - x.mean()).sqrt())
-
-    with pytest.raises(factors.InputError, match=r"features of [1-9] of 10 images of CIFAR-10"):
-        list(
-            features(
-                Root(),
-                "head",
-                drawn(10),
-                name="CIFAR-10",
-                batch_size=5,
-                num_workers=0,
-                device="cpu",
-            )
-        )
 
 
 def test_source_and_target_of_different_sizes(images, theta, tmp_path, capsys):

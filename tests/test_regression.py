@@ -92,12 +92,14 @@ def test_fit_is_numpys_and_influence_is_the_closed_form(table):
     beta, (squares,), *_ = np.linalg.lstsq(x, y, rcond=None)
     assert found.fit.params == pytest.approx(beta)
     hat = x @ np.linalg.inv(x.T @ x) @ x.T
-    assert found.leverage == pytest.approx(np.diag(hat))
+    assert found.influence.hat_matrix_diag == pytest.approx(np.diag(hat))
     variance = squares / 3
     errors = np.sqrt(variance * np.diag(np.linalg.inv(x.T @ x)))
     assert found.fit.bse == pytest.approx(errors)
     residuals, h = y - x @ beta, np.diag(hat)
-    assert found.cook == pytest.approx(residuals**2 * h / (5 * variance * (1 - h) ** 2))
+    assert found.influence.cooks_distance[0] == pytest.approx(
+        residuals**2 * h / (5 * variance * (1 - h) ** 2)
+    )
     total = np.sum((y - y.mean()) ** 2)
     assert found.fit.rsquared == pytest.approx(1 - squares / total)
     assert found.fit.rsquared_adj == pytest.approx(1 - squares / 3 / (total / 7))
@@ -118,7 +120,7 @@ def test_error_of_a_row_left_out_is_that_of_the_fit_without_it(table, capsys):
         beta = np.linalg.lstsq(np.column_stack([np.ones(7), *columns[:2]]), columns[2])[0]
         row = [1, *(read_column(read, name)[i] for name in ("G", "log_N"))]
         errors.append(read_column(read, "log_T")[i] - row @ beta)
-    assert found.left_out == pytest.approx(errors)
+    assert found.influence.resid_press == pytest.approx(errors)
     y = read_column(read, "log_T")
     mean_alone = math.sqrt(np.mean([(y[i] - np.delete(y, i).mean()) ** 2 for i in range(8)]))
     assert call(table, "--predictors", "G,log_N") == 0
@@ -168,7 +170,7 @@ def fitted(columns, names=("x", "log_z")):
     """The regression, where the drawn numbers determine one well."""
     with contextlib.suppress(InputError):
         found = regress(make(columns), list(names))
-        assume(found.fit.condition_number < 100 and found.leverage.max() < 0.99)
+        assume(found.fit.condition_number < 100 and found.influence.hat_matrix_diag.max() < 0.99)
         assume(found.fit.ssr > 1e-6)
         return found
     assume(False)
@@ -179,8 +181,10 @@ def assert_same(one, other, order=slice(None), tolerance=1e-6):
     assert one.fit.params == pytest.approx(other.fit.params, abs=tolerance)
     assert one.fit.bse == pytest.approx(other.fit.bse, abs=tolerance)
     assert one.fit.rsquared == pytest.approx(other.fit.rsquared, abs=tolerance)
-    assert one.left_out[order] == pytest.approx(other.left_out, abs=1e-4)
-    assert one.cook[order] == pytest.approx(other.cook, rel=1e-3, abs=1e-4)
+    assert one.influence.resid_press[order] == pytest.approx(other.influence.resid_press, abs=1e-4)
+    assert one.influence.cooks_distance[0][order] == pytest.approx(
+        other.influence.cooks_distance[0], rel=1e-3, abs=1e-4
+    )
 
 
 @given(NUMBERS, st.floats(0.01, 1000), st.floats(-1000, 1000))
@@ -234,17 +238,9 @@ def assert_refused(code, capsys, message):
     ("row", "column", "text", "message"),
     [
         (0, "G", "", r"line 2 \(a\), column G: the value is missing; fill it in or leave"),
-        (
-            7,
-            "samples",
-            "0",
-            r"line 9 \(h\), column samples: 0 has no logarithm; it must be above 0",
-        ),
-        (2, "samples", "-5", r"line 4 \(c\), column samples: -5 has no logarithm"),
+        (7, "samples", "0", r"line 9 \(h\), column samples: 0 has no logarithm; it must be above"),
         (3, "transferability", "inf", r"line 5 \(d\), column transferability: inf is not finite"),
-        (3, "transferability", "0", r"line 5 \(d\), column transferability: 0 has no logarithm"),
         (1, "D", "nan", r"line 3 \(b\), column D: nan is not finite; leave the row out"),
-        (1, "D", "1e999", r"line 3 \(b\), column D: 1e999 is not finite"),
         (6, "D", "1.2.3", r"line 8 \(g\), column D: '1\.2\.3' is not a number"),
         (6, "D", "12\u00b5\x1b", r"column D: '12\\xb5\\x1b' is not a number"),
     ],
@@ -261,10 +257,7 @@ def test_cell_that_is_not_used_may_be_empty(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ("--with", "size"),
-            r"has no column size; it has dataset, G, D, samples, classes, steps, t",
-        ),
+        (("--with", "size"), "has no column size; it has dataset, G, D, samples, classes, st"),
         (("--predictors", "log_"), "has no column log_; it has dataset"),
         (("--with", "dataset"), r"line 2 \(a\), column dataset: 'a' is not a number"),
         (("--with", "T"), "predictor T: T is what is explained; leave it out"),
@@ -312,12 +305,6 @@ def test_regression_of_a_study_is_of_the_rows_that_compare(tmp_path, table, caps
     assert out[4:10] == expected[1:7]
 
 
-def test_missing_column_names_what_it_may_be_called(tmp_path, capsys):
-    path = write(tmp_path / "results.csv", [row[:-1] for row in ROWS], HEADER[:-1])
-    message = r"has no column T \(or transferability\); it has dataset, G, D, samples"
-    assert_refused(call(path), capsys, message)
-
-
 def test_constant_column(tmp_path, capsys):
     rows = [(*row[:2], "0.1", *row[3:]) for row in ROWS]
     message = "results.csv: D is the same in every row; it explains nothing"
@@ -325,11 +312,6 @@ def test_constant_column(tmp_path, capsys):
     rows = [(*row[:-1], "7.3") for row in ROWS]
     message = "results.csv: log_T is the same in every row"
     assert_refused(call(write(tmp_path / "results.csv", rows)), capsys, message)
-
-
-def test_repeated_row(tmp_path, capsys):
-    path = write(tmp_path / "results.csv", [*ROWS, ROWS[3]])
-    assert_refused(call(path), capsys, r"line 10 \(d\) repeats line 5; remove one of them")
 
 
 def test_collinear_predictors(tmp_path, capsys):
@@ -345,9 +327,3 @@ def test_row_that_alone_decides_a_coefficient(tmp_path, capsys):
     path = write(tmp_path / "results.csv", rows)
     message = r"line 4 \(c\) alone decides a coefficient of G, D, log_N, K; leave out the row or a"
     assert_refused(call(path, "--with", "K"), capsys, message)
-
-
-def test_missing_and_empty_file(tmp_path, capsys):
-    assert_refused(call(tmp_path / "no.csv"), capsys, "cannot read .*no.csv: No such file")
-    (tmp_path / "empty.csv").write_text("")
-    assert_refused(call(tmp_path / "empty.csv"), capsys, "empty.csv is empty; its first line must")
