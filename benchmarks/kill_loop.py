@@ -102,7 +102,7 @@ def run_with_kills(command: list[str], folder: Path, kills: int, rng: random.Ran
 
 
 def differences(ours: Path, straight: Path) -> list[str]:
-    """Files and tensors that differ between two folders of outputs; locks and times do not count."""
+    """Files and tensors that differ between two folders of outputs, but for locks and times."""
     different = []
     paths = [*ours.iterdir(), *straight.iterdir()]
     names = {path.name for path in paths if path.suffix != ".lock"}
