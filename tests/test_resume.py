@@ -73,7 +73,7 @@ def outputs(path):
         del row["images_per_s"], row["seconds"]
     records = [json.loads(sibling(path, e).read_text()) for e in (".json", "_last.json")]
     for record in records:
-        del record["seconds"]
+        del record["seconds"], record["date"]
     return rows, records
 
 

@@ -112,7 +112,7 @@ def test_record_has_exactly_the_documented_keys(trained):
     assert set(record) == set(
         "script args arch classes train_images val_images unreadable epochs steps sum_lr kept "
         "kept_epoch best_epoch best_val_acc last_val_acc val_acc train_loss seed sha256 "
-        "parent_sha256 versions device seconds finished".split()
+        "parent_sha256 versions device seconds finished processes last_batch code date".split()
     )
     assert record["classes"] == ["bar", "cross", "diamond", "disc"]
     assert (record["train_images"], record["val_images"], record["unreadable"]) == (240, 60, 0)
@@ -389,7 +389,7 @@ def test_files_of_different_budgets_are_measured_with_a_warning(images, trained,
     assert capsys.readouterr().err == ""
     assert call(cal_transferability, *files, tmp_path / "b.pth", tmp_path / "b3.pth") == 0
     err = capsys.readouterr().err
-    assert "warning: the files differ in kept (best, last), lr (0.01, 0.02): their T cannot" in err
+    assert "warning: the files differ in sum_lr (0.27, 0.54), kept (best, last): their T cannot" in err
     assert len(err.splitlines()) == 1
 
 
