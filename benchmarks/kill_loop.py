@@ -126,7 +126,7 @@ def comparable(file: Path) -> list | dict:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".json":
         content = json.loads(text)
-        del content["seconds"], content["args"]
+        del content["seconds"], content["args"], content["date"]
         return content
     rows = list(csv.DictReader(text.splitlines()))
     for row in rows:

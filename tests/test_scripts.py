@@ -389,7 +389,9 @@ def test_files_of_different_budgets_are_measured_with_a_warning(images, trained,
     assert capsys.readouterr().err == ""
     assert call(cal_transferability, *files, tmp_path / "b.pth", tmp_path / "b3.pth") == 0
     err = capsys.readouterr().err
-    assert "warning: the files differ in sum_lr (0.27, 0.54), kept (best, last): their T cannot" in err
+    assert (
+        "warning: the files differ in sum_lr (0.27, 0.54), kept (best, last): their T cannot" in err
+    )
     assert len(err.splitlines()) == 1
 
 
