@@ -191,7 +191,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("task", "without -r, -a and -b: the shipped files").add_argument
     add("-r", metavar="FILE", help="theta_r (a bare name: in ckpt/), or random:SEED")
     add("-a", metavar="FILE", help="theta_A")
-    add("-b", nargs="+", metavar="FILE", help="files of theta_FB, or shell patterns")
+    add(
+        "-b",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="files of theta_FB, or shell patterns",
+    )
     add("--arch", choices=ARCHS, metavar="ARCH", help="network (default: as the keys of -a say)")
     add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
     add("--group", action="store_true", help="-b are seeds of one experiment: average them")
@@ -203,6 +209,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--csv", type=Path, metavar="FILE", help="write a row per file and layer")
     add("--plot", type=Path, metavar="FILE", help="(default: NAME_transferability.png beside -b)")
     add("--no_plot", action="store_true", help="write no figure")
+    add("--panels", action="store_true", help="a panel for every file (default: one for all)")
     add("--show", action="store_true", help="show the figure in a window, too")
     args = parser.parse_args(argv)
     if args.plot and args.no_plot:
@@ -255,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.csv:
         atomic_write(args.csv, report.to_csv(facts, results))
     if args.plot or args.show:
-        plot.draw(results, seeds, args.plot, show=args.show)
+        plot.draw(results, seeds, args.plot, panels=args.panels, show=args.show)
     for path in outputs:
         say(path.resolve())
     return 0 if len(results) == len(names) else 1

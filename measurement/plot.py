@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from console import InputError
 from safe_io import atomic_path
 
-from .results import Group, Result
+from .results import Group, Result, read_record
 
 # Width and height of a panel in inches, and panels in a row.
 PANEL = (5, 3.2)
@@ -20,15 +20,24 @@ T_LABEL = r"$T_{FB}(\theta_A)$"
 # Marker, line and colour of the lines in one panel. In greyscale the colours are a dark, a light
 # and a middle grey, and black.
 STYLES = (("o", "-", "C0"), ("s", "--", "C1"), ("^", "-.", "C2"), ("D", ":", "black"))
+# Layers whose names fit below a panel, and files whose names fit into its legend.
+MOST_LAYERS = 40
+MOST_LABELS = 12
+# Ratio of the largest to the smallest value from which on an axis is logarithmic.
+WIDE = 5
 
 
 class Curve(NamedTuple):
-    """Values over the layers, half the height of the band around them, and an entry of STYLES."""
+    """Values over the layers, half the height of the band around them, and an entry of STYLES.
+
+    has_classifier: the last value is the classifier's, 1 by construction: a point apart.
+    """
 
     values: Sequence[float]
     deviations: Sequence[float] | None = None
     label: str | None = None
     style: int = 0
+    has_classifier: bool = False
 
 
 def default_path(results: list[Result]) -> Path:
@@ -37,28 +46,86 @@ def default_path(results: list[Result]) -> Path:
     return b.with_name(f"{b.stem}_transferability.png")
 
 
-def draw(results: list[Result], seeds: Group | None, path: Path | None, *, show: bool) -> None:
+def draw(
+    results: list[Result],
+    seeds: Group | None,
+    path: Path | None,
+    *,
+    panels: bool = False,
+    show: bool = False,
+) -> None:
     """Draw T over the layers; write the figure to `path` and show it, if wanted.
 
-    One panel for every file, or one for all with a band of one standard deviation if they are
-    `seeds` of one experiment. Raises InputError for a format that matplotlib cannot write.
+    One panel for all files, or for the mean and its band if they are `seeds` of one experiment.
+    panels: one for every file instead. Raises InputError for a format that matplotlib cannot write.
     """
-    figure, panels = make_figure(1 if seeds else len(results), show=show)
-    for i, axes in enumerate(panels):
-        if seeds:
-            draw_curve(axes, Curve(seeds.means, seeds.deviations))
-            axes.set_title(f"{seeds.count} files (mean {seeds.transferability:.2f})")
-        else:
-            draw_curve(axes, Curve([x.transferability for x in results[i].layers]))
-            # A file name may hold dollar signs.
-            title = f"{results[i].b.stem} (mean {results[i].transferability:.2f})"
-            axes.set_title(title, parse_math=False)
+    parts = [[result] for result in results] if panels and not seeds else [results]
+    figure, axes = make_figure(len(parts), show=show)
+    if len(parts) == 1:
+        figure.set_size_inches(max(PANEL[0], 0.3 * len(results[0].layers)), 1.2 * PANEL[1])
+    for each, part in zip(axes, parts, strict=True):
+        draw_results(each, part, seeds)
     if path is not None:
         save_figure(figure, path)
     if show:
         from matplotlib import pyplot
 
         pyplot.show()
+
+
+def draw_results(axes: Any, results: Sequence[Result], seeds: Group | None) -> None:
+    """A panel of T over the layers of one file or several, or of the mean over `seeds`."""
+    trainings = dict.fromkeys(training(result) for result in results)
+    common = next(iter(trainings)) if len(trainings) == 1 else ""
+    if seeds:
+        head = results[0].layers[-1].layer.is_classifier
+        curves = [Curve(seeds.means, seeds.deviations, "mean", has_classifier=head)]
+        title = [f"{seeds.count} files", common, f"mean {seeds.transferability:.2f}"]
+    else:
+        curves = [
+            Curve(
+                [x.transferability for x in result.layers],
+                label=label(result, "" if common else training(result)),
+                style=i,
+                has_classifier=result.layers[-1].layer.is_classifier,
+            )
+            for i, result in enumerate(results)
+        ]
+        title = [label(results[0], common)] if len(results) == 1 else [common]
+
+    draw_curve(axes, curves[0])
+    for curve in curves[1:]:
+        add_curve(axes, curve)
+    values = [v for result in results for v in result.values() if v > 0]
+    if len(results) > 1 and not seeds and max(values) > WIDE * min(values):
+        axes.set_yscale("log")
+        label_decades(axes.yaxis)
+    label_layers(axes, results[0])
+    # A file name may hold dollar signs.
+    axes.set_title(", ".join(filter(None, title)), parse_math=False, fontsize=10)
+    if seeds or 1 < len(results) <= MOST_LABELS:
+        for text in axes.legend(fontsize=7).get_texts():
+            text.set_parse_math(False)
+
+
+def label(result: Result, training: str) -> str:
+    """Name of a file, how it was trained, and its mean."""
+    words = (result.b.stem, training, f"mean {result.transferability:.2f}")
+    return ", ".join(filter(None, words))
+
+
+def training(result: Result) -> str:
+    """Data set and steps of a file, "" without a record."""
+    record = read_record(result.b)
+    words = (record.get("dataset"), f"{record['steps']} steps" if record else None)
+    return ", ".join(filter(None, words))
+
+
+def label_layers(axes: Any, result: Result) -> None:
+    """Write the names of the layers below the axis where they fit."""
+    names = [x.layer.name + " (new)" * x.layer.is_classifier for x in result.layers]
+    if len(names) <= MOST_LAYERS and max(map(len, names)) <= 2 * MOST_LAYERS:
+        axes.set_xticks(range(1, len(names) + 1), names, rotation=90, fontsize=7, parse_math=False)
 
 
 def make_figure(panels: int, columns: int = COLUMNS, *, show: bool = False) -> tuple[Any, list]:
@@ -88,11 +155,12 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def draw_curve(axes: Any, curve: Curve) -> None:
-    """A panel as in the paper's figures: one curve over the blocks, and a dashed line at T = 1."""
+    """A panel as in the paper's figures: one curve over the blocks, and a grey line at T = 1."""
     from matplotlib.ticker import MaxNLocator
 
     add_curve(axes, curve)
-    axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle="--")
+    # Thin, grey and without markers, unlike every line of data.
+    axes.axhline(1.0, color="0.7", linewidth=0.8, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Block")
     axes.set_ylabel(T_LABEL)
@@ -101,13 +169,19 @@ def draw_curve(axes: Any, curve: Curve) -> None:
 def add_curve(axes: Any, curve: Curve) -> None:
     """A line over the blocks with its band; values that are not finite leave a gap."""
     style = line_style(curve.style)
-    blocks = range(1, len(curve.values) + 1)
     values = [v if math.isfinite(v) else math.nan for v in curve.values]
-    axes.plot(blocks, values, label=curve.label, **style)
+    end = len(values) - curve.has_classifier
+    blocks = range(1, end + 1)
+    axes.plot(blocks, values[:end], label=curve.label, **style)
+    if curve.has_classifier:
+        hollow = {**style, "linestyle": "none", "markerfacecolor": "white"}
+        axes.plot([end + 1], values[end:], **hollow)
     if curve.deviations is not None:
-        low = [v - d for v, d in zip(values, curve.deviations, strict=True)]
-        high = [v + d for v, d in zip(values, curve.deviations, strict=True)]
-        axes.fill_between(blocks, low, high, color=style["color"], alpha=0.25, linewidth=0)
+        pairs = list(zip(values, curve.deviations, strict=True))[:end]
+        low, high = [v - d for v, d in pairs], [v + d for v, d in pairs]
+        label = f"{curve.label} +- one standard deviation" if curve.label == "mean" else None
+        band = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
+        axes.fill_between(blocks, low, high, label=label, **band)
 
 
 def draw_curves(axes: Any, curves: Sequence[Curve], *, legend: str = "best") -> None:

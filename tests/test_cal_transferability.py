@@ -405,7 +405,7 @@ def test_help_has_a_group_of_the_task_and_one_of_the_output(capsys):
     task, output = text.partition("\ntask:\n")[2].split("\noutput:\n")
     for options, group in (
         ("-r -a -b --arch --num_classes --group", task),
-        ("--per_tensor --json --csv --plot --no_plot --show", output),
+        ("--per_tensor --json --csv --plot --no_plot --panels --show", output),
     ):
         assert re.findall(r"^  (-\w|--\w+) ", group, re.MULTILINE) == options.split()
     assert "without -r, -a and -b: the shipped files" in task
@@ -599,8 +599,14 @@ def test_figure_shows_all_blocks_with_the_axes_of_the_paper(files, step_3, tmp_p
     assert (ran.returncode, ran.stderr) == (0, "")
     (axes,) = figures[0].axes
     values = [x["transferability"] for x in layers_of(tmp_path / "t.json").values()]
-    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
-    assert list(axes.lines[0].get_ydata()) == values
+    line, head = axes.lines[:2]
+    assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
+    assert list(line.get_ydata()) == values[:-1]
+    # The classifier is a point of its own, hollow and not joined to the curve.
+    assert (list(head.get_xdata()), list(head.get_ydata())) == ([6], [1.0])
+    assert (head.get_linestyle(), head.get_markerfacecolor()) == ("None", "white")
+    names = ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "fc (new)"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == names
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Block", r"$T_{FB}(\theta_A)$")
     assert r"$\b$" in axes.get_title()
 
@@ -621,7 +627,7 @@ def test_figure_is_shown_in_a_window(options, written, files, step_3, tmp_path, 
 
     def show():
         (axes,) = pyplot.gcf().axes
-        shown.append((len(axes.lines[0].get_xdata()), axes.get_xlabel(), sorted(found())))
+        shown.append((len(axes.get_xticks()), axes.get_xlabel(), sorted(found())))
 
     def found():
         return {path.name for path in tmp_path.iterdir()} - {"r.pth", "a.pth", "b.pth"}

@@ -310,7 +310,7 @@ def test_bad_file_is_named_and_the_others_are_measured(bad, several, step_3, tmp
     assert re.fullmatch(r"error: [ -~]*\bc\.pth[ -~]*\n", ran.stderr)
     assert [x["b"] for x in results_of(tmp_path / "t.json")] == [str(b), str(d)]
     assert {row["b"] for row in csv.DictReader((tmp_path / "t.csv").open())} == {str(b), str(d)}
-    assert len(figures[0].axes) == 2
+    assert len(figures[0].axes[0].get_legend().get_texts()) == 2
 
 
 @pytest.mark.parametrize("flag", ["-r", "-a"])
@@ -398,19 +398,48 @@ def test_every_file_is_partitioned_once(files, step_3, monkeypatch):
     assert len(shapes) == 3
 
 
+def test_figure_has_one_panel_for_all_files(several, step_3, tmp_path, figures):
+    first, paths = several
+    write_record(paths[0], args={"dataset": "CIFAR-10"})
+    step_3(*first, "-b", *paths, "--json", tmp_path / "t.json")
+    (axes,) = figures[0].axes
+    results = results_of(tmp_path / "t.json")
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    for line, result in zip(lines, results, strict=True):
+        assert list(line.get_ydata()) == values_of(result)[:-1]
+    means = [f"mean {result['transferability']:.2f}" for result in results]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"b, CIFAR-10, 3910 steps, {means[0]}",
+        f"c, {means[1]}",
+        f"d, {means[2]}",
+    ]
+    layers = [value for result in results for value in values_of(result)[:-1]]
+    assert (axes.get_yscale() == "log") == (max(layers) > 5 * min(layers))
+
+
+def test_figure_of_many_files_has_no_legend(files, step_3, tmp_path, figures):
+    names = [tmp_path / f"b{i}.pth" for i in range(30)]
+    for name in names:
+        name.hardlink_to(files[-1])
+    assert step_3(*files[:-2], "-b", *names).returncode == 0
+    (axes,) = figures[0].axes
+    assert axes.get_legend() is None
+    assert len(axes.lines) == 2 * 30 + 1
+
+
 def test_figure_has_a_panel_per_file(several, step_3, tmp_path, figures):
     first, paths = several
     extra = tmp_path / "e.pth"
     shutil.copy(paths[2], extra)
-    ran = step_3(*first, "-b", *paths, extra, "--json", tmp_path / "t.json")
+    ran = step_3(*first, "-b", *paths, extra, "--panels", "--json", tmp_path / "t.json")
     assert ran.stdout.splitlines()[-1] == str(tmp_path / "b_transferability.png")
     image = matplotlib.image.imread(tmp_path / "b_transferability.png")
     assert image.shape[1] > image.shape[0] > 500  # two rows of three
     axes = figures[0].axes
     for panel, result in zip(axes, results_of(tmp_path / "t.json"), strict=True):
         name = checkpoint.Path(result["b"]).stem
-        assert panel.get_title() == f"{name} (mean {result['transferability']:.2f})"
-        assert list(panel.lines[0].get_ydata()) == values_of(result)
+        assert panel.get_title() == f"{name}, mean {result['transferability']:.2f}"
+        assert list(panel.lines[0].get_ydata()) == values_of(result)[:-1]
         assert (panel.get_xlabel(), panel.get_ylabel()) == ("Block", r"$T_{FB}(\theta_A)$")
 
 
@@ -441,10 +470,12 @@ def test_group_is_mean_and_sample_deviation(several, step_3, tmp_path, figures):
     assert line + "over 3 files\n" in ran.stdout
 
     (axes,) = figures[0].axes
-    assert list(axes.lines[0].get_ydata()) == group["means"]
+    assert list(axes.lines[0].get_ydata()) == group["means"][:-1]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["mean", "mean +- one standard deviation"]
     (band,) = axes.collections
     low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
-    edges = np.array(group["means"])[:, None] + np.outer(group["deviations"], [-1, 1])
+    edges = np.array(group["means"])[:-1, None] + np.outer(group["deviations"][:-1], [-1, 1])
     assert (low, high) == pytest.approx((edges.min(), edges.max()))
 
 
