@@ -10,7 +10,13 @@ from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 # Starts of the lines that hold values; the others name files and differ from place to place.
-STARTS = ("Layer-wise transferability:", "Transferability:", "Fine-tuning:")
+STARTS = (
+    "Layer-wise transferability:",
+    "Transferability:",
+    "Rotation:",
+    "Weight decay:",
+    "Fine-tuning:",
+)
 # The words before the block in the README.
 MARKER = "`python cal_transferability.py` prints"
 

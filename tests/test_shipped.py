@@ -61,7 +61,7 @@ def test_record_is_of_the_file_and_of_its_parent(name):
 def test_step_3_without_files_prints_the_values_of_the_readme(capsys):
     assert run(lambda: cal_transferability.main(["--no_plot"])) == 0
     printed = capsys.readouterr().out
-    assert len(compare_with_readme.values(printed)) == 6
+    assert len(compare_with_readme.values(printed)) == 10
     assert compare_with_readme.main(printed) == 0
 
 
