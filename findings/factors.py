@@ -45,7 +45,7 @@ from .gap import CHOSEN, Moments, Scale, bandwidth2, block_layout, frechet, gap,
 from .reader import Table, check_columns, read_column, read_table, upsert
 from .variance import ClassSums, diversity
 
-# Source images that h^2 is of, always the same ones: it must not change with --seed.
+# Source images that give h^2, always the same ones: it must not change with --seed.
 RULER_IMAGES = 2000
 # Columns of the table; a user may add others.
 COLUMNS = (
@@ -77,7 +77,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         type=integer(1),
         help="training images, drawn evenly from the classes (default: all)",
     )
-    add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
+    add("--max_classes", type=integer(2), help="number of classes, the first ones (default: all)")
     add("--seed", type=integer(0), default=0, help="of that draw, and of the blocks of G")
     add("--image_size", type=integer(32), help="pixels a side, of source and target alike")
     add("--csv", required=True, help="table to write the row into; made if it is not there")
@@ -95,6 +95,7 @@ def main(argv: list[str]) -> None:
     arch = architecture(theta, args.arch)
     device = choose_device(args.device)
 
+    # All that can be wrong with the data is said before the first image is read.
     source_set, source_classes, target_set, classes = load_both(args, arch)
     row = {
         "dataset": name_of(args.dataset, args.data_dir),
@@ -118,6 +119,7 @@ def main(argv: list[str]) -> None:
         num_workers=args.num_workers,
         device=device,
     )
+    # S first: its scale and its bandwidth are the units in which B is measured.
     batches = features_of(source_set, name=row["source"])
     source = measure_source(batches, len(source_set), seed=args.seed)
     row["bandwidth2"] = source.bandwidth2
@@ -195,16 +197,13 @@ def check_ruler(table: Table, row: Mapping[str, object]) -> None:
 
 
 def name_of(dataset: str, folder: str) -> str:
-    """The data set as the table names it; Folder means a different one in every folder."""
+    """Name of the data set in the table; with the folder's for Folder, which may be any."""
     name = full_name(dataset)
     return f"{name}:{Path(folder).resolve().name}" if name == "Folder" else name
 
 
 class Source(NamedTuple):
-    """All that is needed of S.
-
-    bandwidth2: h^2. phi: of a random part of S, [k, p], in random order.
-    """
+    """Scale, bandwidth h^2, and phi [k, p] of a random part of S in random order."""
 
     scale: Scale
     bandwidth2: float
@@ -214,9 +213,9 @@ class Source(NamedTuple):
 def measure_source(batches: Batches, number: int, *, seed: int) -> Source:
     """Scale, h^2 and a random part of the features of S, in one pass.
 
-    batches: (indices int64 [n], phi [n, p]) of the `number` images, as `features` gives them. seed:
-    of the random part; scale and h^2 do not depend on it, h^2 being of at most 2,000 images drawn
-    by seed 0. Memory: 7,050 p numbers of phi's type, 58 MB for p = 2048, and 33 MB for h^2.
+    batches: (indices int64 [n], phi [n, p]) of the `number` images, as `features` yields them.
+    seed: for the random part alone; h^2 uses at most 2,000 images drawn with seed 0. Memory: 7,050
+    p numbers of phi's type, 58 MB for p = 2048, and 33 MB for h^2.
     """
     chosen = FeatureSample(random_order(number, seed, side=0)[:CHOSEN], number)
     ruler = FeatureSample(random_order(number, 0, side=2)[:RULER_IMAGES], number)
@@ -232,10 +231,10 @@ def measure_source(batches: Batches, number: int, *, seed: int) -> Source:
 def measure_target(
     batches: Batches, labels: Tensor, classes: int, source: Source, *, seed: int
 ) -> tuple[dict[str, Any], Tensor]:
-    """Return (G, Frechet distance and D of B as columns, the classes in D), in one pass.
+    """Return (G, Frechet distance and D of B as columns, labels of the classes in D), in one pass.
 
-    batches: as for `measure_source`. labels: int64 of all images of B. seed: of the images that G
-    and the distance are of; D is of all. Memory: 5,050 p numbers of phi's type, the same twice as
+    batches: as for `measure_source`. labels: int64 of all images of B. seed: for the images that G
+    and the distance use; D uses all. Memory: 5,050 p numbers of phi's type, the same twice as
     float64 for G (41 and 165 MB for p = 2048), and that of ClassSums.
     """
     number = len(labels)
@@ -262,15 +261,15 @@ def measure_target(
 
 
 def random_order(number: int, seed: int, *, side: int) -> Tensor:
-    """0 ... number - 1 in random order, another one for each side.
+    """0 ... number - 1 in a random order of each side.
 
-    Else S and B, were they the same images, would be compared each with itself.
+    With one order for both, equal data sets would be compared image by image with themselves.
     """
     return torch.randperm(number, generator=generator_for(seed, side))
 
 
 def report(row: dict[str, Any], counted: set[int], classes: list[str]) -> None:
-    """Print a row with its errors; warn of classes that D leaves out. counted: the others."""
+    """Print a row with its errors; warn of classes that D leaves out. counted: labels in D."""
     left_out = [name for label, name in enumerate(classes) if label not in counted]
     if left_out:
         warn(f"{row['dataset']}: D is without {listing(left_out)}, of fewer than two images")

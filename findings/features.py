@@ -21,8 +21,7 @@ def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> tuple[nn.M
     """Return (the network with theta's parameters in eval mode, name of its classifier's module).
 
     The classifier itself is left random, since phi does not depend on it. Raises InputError where
-    the file does not fit `arch`, and where it has no classifier: then nobody knows whether that of
-    `arch` would have had the same input.
+    the file does not fit `arch`, and where it has no classifier, whose input nobody would know.
     """
     model = build(arch, image_size=image_size)
     head = partition({key: tuple(value.shape) for key, value in model.state_dict().items()}).head
@@ -52,7 +51,7 @@ def features(
     messages. After the last batch InputError is raised if any phi was not finite.
     """
     numbered = copy(images)
-    # Unreadable images are left out of a batch; with numbers for labels, it is known which.
+    # Unreadable images are left out of a batch; labels that are numbers tell which ones.
     numbered.labels = torch.arange(len(images))
     loader = make_loader(
         numbered,

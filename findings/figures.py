@@ -112,7 +112,7 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
     figure, panels = plot.make_figure(len(sizes))
     for axes, size in zip(panels, sizes, strict=True):
         if axes is not panels[0]:
-            axes.sharey(panels[0])
+            axes.sharey(panels[0])  # T, to compare the slopes
         log_x = np.log(columns[size])
         other = next((name for name in columns if name != size), None)
         values = np.unique(columns[other]) if other else []

@@ -1,4 +1,4 @@
-"""The plan of a study: its rows, and the command lines that each of them is."""
+"""The plan of a study: its rows, and the command lines of each."""
 
 import shlex
 from dataclasses import dataclass

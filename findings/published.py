@@ -27,7 +27,7 @@ PUBLISHED = (
     *(3.44, 7.76, 8.59, 7.3, 5.42, 9.2, 6.1, 5.52, 4.23),
     *(7.65, 8.3, 8.32, 8.86, 8.88, 5.96, 13.0, 13.81, 1.0),
 )
-# Their mean as published. That of the printed values is 7.78: they are rounded.
+# Their published mean. The printed values, which are rounded, have 7.78.
 PUBLISHED_MEAN = 7.79
 TABLE = Path(__file__).resolve().with_suffix(".csv")
 # Symbol -> column of the table.

@@ -2,11 +2,11 @@
 
     python -m findings study findings/plan.csv --data_dir DIR -r R.pth -a A.pth --out DIR
 
-A row of the plan is a run: how many training images (samples) of how many classes, for how many
-optimiser steps, with which batch_size, lr, weight_decay and seed, and from which start: `theta_A`
-(-a) or `null`, another random initialisation drawn here by the row's seed. Empty cells mean all
-samples, all classes, and finetune.py's defaults. The rate is annealed to 0 at the last step, whose
-parameters are kept; there is no validation before it.
+A row of the plan is a run: number of training images (samples), classes and optimiser steps;
+batch_size, lr, weight_decay and seed; and its start, `theta_A` (-a) or `null`, another random
+initialisation drawn here by the row's seed. Empty cells mean all samples, all classes, and
+finetune.py's defaults. The rate is annealed to 0 at the last step, whose parameters are kept; there
+is no validation before it.
 
 Every run is finetune.py, cal_transferability.py and an evaluation of a fixed draw of training
 images (the probe: without augmentation, in evaluation mode). Finished rows are skipped, so the same
@@ -78,6 +78,7 @@ def main(argv: list[str]) -> int:
         "probe": setup.probe,
     }
 
+    # Whatever is wrong with the files ends the command here, before hours of training.
     unfinished = [row for row in plan if not is_finished(setup.out, row, settings)]
     missing = check_data({row.cells["dataset"] for row in unfinished}, setup.data_dir)
     ready = [row for row in unfinished if row.cells["dataset"] not in missing]
@@ -224,7 +225,7 @@ def probe(setup: Setup, row: Planned, images: int, device: torch.device) -> tupl
 
 
 def result_file(out: Path, row: Planned) -> Path:
-    """What a finished run has left for the table; a process of its own may write each."""
+    """The row of a finished run for the table, in a file that one process alone writes."""
     return out / f"{row.name}_result.json"
 
 

@@ -85,6 +85,7 @@ def lines(table: Table) -> list[str]:
 
 def slope_lines(runs: pd.DataFrame) -> Iterator[str]:
     """b, c and b + c of every group of runs that can be fitted."""
+    # Which theta_A it is, is only said where there are several.
     several = runs["a_sha256"].nunique() > 1 if "a_sha256" in runs else False
     shown = [*TASK, *(column for column in SETTINGS if several or column != "a_sha256")]
     fitted = False
@@ -162,6 +163,7 @@ def interval(values: Sequence[float]) -> str:
 def changed_lines(runs: pd.DataFrame) -> Iterator[str]:
     """A line per kind of changed run: T of both over the seeds that both have, and their ratio."""
     usual = max(group_rows(runs, CHANGED), key=len, default=runs)
+    # Each run is compared with the usual one of its own seed, so that the ratio has an interval.
     reference = usual["transferability"].set_axis(keys(usual, SAME))
     for group in group_rows(runs.drop(usual.index), (*CHANGED, "samples", "steps")):
         other = reference.reindex(keys(group, SAME)).to_numpy()
@@ -180,7 +182,7 @@ def changed_lines(runs: pd.DataFrame) -> Iterator[str]:
 
 
 def keys(rows: pd.DataFrame, columns: Sequence[str]) -> pd.MultiIndex:
-    """What the rows are compared by, to look them up."""
+    """An index of the rows by these columns, equal where the rows compare as equal."""
     return pd.MultiIndex.from_frame(compared(rows, columns))
 
 
