@@ -29,6 +29,7 @@ from measurement.checks import (
     check_comparable,
     check_measured,
     check_outputs,
+    check_seeds,
     warn_of_doubts,
     warn_of_other_budgets,
     warn_of_other_parent,
@@ -249,7 +250,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if len(names) > 1:
         report.print_table(results)
-        warn_of_other_budgets(results)
+    if args.group:
+        check_seeds(results)
+    warn_of_other_budgets(results)
     seeds = group(results, agreement.layers()) if agreement else None
     if seeds:
         report.print_group(seeds)

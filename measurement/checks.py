@@ -138,6 +138,38 @@ def budget_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return differing
 
 
+def check_seeds(results: list[Result]) -> None:
+    """Raise InputError unless the files are seeds of one experiment.
+
+    There have to be two at least, with the same layers, no copies of each other, and trained at one
+    budget as far as their records say.
+    """
+    if len(results) < 2:
+        raise InputError("--group needs two files at least")
+    first = [x.layer.name for x in results[0].layers]
+    known: dict[tuple, Result] = {}
+    for result in results:
+        if [x.layer.name for x in result.layers] != first:
+            raise InputError(
+                f"--group: {results[0].b} and {result.b} have other layers, as where only one of "
+                "them has a classifier"
+            )
+        # No two trainings end at the same distances in every layer, to the last digit.
+        distances = tuple((x.distance_r_b, x.distance_a_b) for x in result.layers)
+        if distances in known:
+            raise InputError(
+                f"--group: {known[distances].b} and {result.b} hold the same parameters; a copy is "
+                "no seed of its own"
+            )
+        known[distances] = result
+    records = [record for record in (read_record(result.b) for result in results) if record]
+    differing = budget_differences(records)
+    if differing:
+        raise InputError(
+            f"--group: the files differ in {', '.join(differing)}; give seeds of one experiment"
+        )
+
+
 def warn_of_other_budgets(results: list[Result]) -> None:
     """Warn where the records of files measured together are of different budgets."""
     records = [record for record in (read_record(result.b) for result in results) if record]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from console import InputError, warn
+from console import warn
 from models.layers import Layer
 from safe_io import sha256, sibling
 
@@ -136,19 +136,7 @@ class Group(NamedTuple):
 
 
 def group(results: list[Result], agreements: Mapping[str, float] | None = None) -> Group:
-    """Mean and spread over files that are seeds of one experiment.
-
-    Raises InputError for less than two, and for files with other layers.
-    """
-    if len(results) < 2:
-        raise InputError("--group needs two files at least")
-    first = [x.layer.name for x in results[0].layers]
-    for result in results:
-        if [x.layer.name for x in result.layers] != first:
-            raise InputError(
-                f"--group: {results[0].b} and {result.b} have other layers, as where only one of "
-                "them has a classifier"
-            )
+    """Mean and spread over files that are seeds of one experiment (see `checks.check_seeds`)."""
     columns = list(zip(*(result.layers for result in results), strict=True))
     values = [[x.transferability for x in column] for column in columns]
     overall = [result.transferability for result in results]

@@ -59,7 +59,8 @@ def archive_of(path: Path) -> Path:
 def expand(names: Iterable[str]) -> list[str]:
     """Return the names, shell patterns replaced by their matches (in the folders of `locate`).
 
-    A name that occurs twice is taken once. Raises InputError for a pattern without a match.
+    A file that occurs twice, under whatever spelling or link, is taken once. Raises InputError for
+    a pattern without a match.
     """
     expanded = []
     for name in names:
@@ -71,7 +72,10 @@ def expand(names: Iterable[str]) -> list[str]:
         if not matches:
             raise InputError(f"no file matches {name}")
         expanded += sorted(matches)
-    return list(dict.fromkeys(expanded))
+    files: dict[Path, str] = {}
+    for name in expanded:
+        files.setdefault(path_of(name).resolve(), name)
+    return list(files.values())
 
 
 def output_path(name: str) -> Path:

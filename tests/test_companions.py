@@ -318,3 +318,42 @@ def test_measure_runs_under_the_back_end_of_a_notebook():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1.5\n", "")
+
+
+# Seeds of one experiment
+
+
+def test_copy_is_no_seed(files, step_3, tmp_path):
+    copy = tmp_path / "copy.pth"
+    copy.write_bytes((tmp_path / "b.pth").read_bytes())
+    ran = step_3(*files, copy, "--group", "--no_plot")
+    assert ran.returncode == 2
+    assert ran.stderr.endswith(
+        f"error: --group: {tmp_path / 'b.pth'} and {copy} hold the same parameters; a copy is no "
+        "seed of its own\n"
+    )
+
+
+def test_one_file_under_several_spellings_is_one_seed(files, step_3, tmp_path):
+    (tmp_path / "link.pth").symlink_to("b.pth")
+    spellings = (tmp_path / "link.pth", f"{tmp_path}/./b.pth", "-b", tmp_path / "b.pth")
+    ran = step_3(*files, *spellings, "--group", "--no_plot")
+    assert (ran.returncode, ran.stderr) == (2, "error: --group needs two files of -b at least\n")
+
+
+def test_files_of_every_b_are_measured(files, step_3, tmp_path):
+    torch.save(triple(resnet_shapes(), 1)[2], tmp_path / "c.pth")
+    ran = step_3(*files, "-b", tmp_path / "c.pth", "--no_plot")
+    assert [line[-7:] for line in ran.stdout.splitlines() if line.endswith("pth:")] == [
+        "/b.pth:",
+        "/c.pth:",
+    ]
+
+
+def test_seeds_of_unlike_budgets_are_no_group(files, step_3, tmp_path):
+    torch.save(triple(resnet_shapes(), 1)[2], tmp_path / "c.pth")
+    write_record(tmp_path / "b.pth", **RUN)
+    write_record(tmp_path / "c.pth", **RUN | {"sum_lr": 1.6})
+    ran = step_3(*files, tmp_path / "c.pth", "--group", "--no_plot")
+    assert ran.returncode == 2
+    assert "error: --group: the files differ in sum_lr (0.8, 1.6); give seeds of" in ran.stderr
