@@ -41,6 +41,7 @@ from measurement.companions import (
     companions,
     compare,
     compare_pair,
+    one_thread,
     total,
 )
 from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
@@ -118,11 +119,12 @@ def measure(
     keys = [key for x in layers if per_tensor and not x.is_classifier for key in x.tensors]
     pairs = {} if pairs is None else pairs
     tensors = r.tensors, a.tensors, b.tensors
-    result = Result(
-        b.path if b is theta_b else None,
-        layers=[transferability(*tensors, layer, pairs) for layer in layers],
-        tensors=[transferability(*tensors, Layer(key, (key,)), pairs) for key in keys],
-    )
+    with one_thread():
+        result = Result(
+            b.path if b is theta_b else None,
+            layers=[transferability(*tensors, layer, pairs) for layer in layers],
+            tensors=[transferability(*tensors, Layer(key, (key,)), pairs) for key in keys],
+        )
     check_measured(result, r, a, b)
     return result
 
@@ -181,10 +183,11 @@ def measure_file(
 
 def add_movements(agreement: Agreement, result: Result, a: Checkpoint, b: Checkpoint) -> None:
     """Add what fine-tuning did to every layer that counts to the agreement of seeds."""
-    for x in result.layers:
-        if x.in_mean:
-            weights = ([theta.tensors[key] for key in x.layer.tensors] for theta in (a, b))
-            agreement.add(x.layer.name, *weights, x.companions)
+    with one_thread():
+        for x in result.layers:
+            if x.in_mean:
+                weights = ([theta.tensors[key] for key in x.layer.tensors] for theta in (a, b))
+                agreement.add(x.layer.name, *weights, x.companions)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -72,7 +72,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", WRITE, *files], check=True)
         plot = f"{folder}/plot.png"
         step3 = [sys.executable, str(ROOT / "cal_transferability.py")]
-        step3 += ["-r", files[0], "-a", files[1], "--plot", plot, "-b"]
+        step3 += ["-r", files[0], "-a", files[1]]
+        without_plot = [*step3, "--no_plot", "-b"]
+        step3 += ["--plot", plot, "-b"]
         # Hard links: twenty files for the price of one.
         many = [f"{folder}/b{i}.pth" for i in range(20)]
         for name in many:
@@ -80,7 +82,7 @@ def main() -> None:
         commands = {
             "straightforward": [sys.executable, "-c", STRAIGHTFORWARD, *files, plot],
             "step 3": [*step3, files[2]],
-            "step 3, 20 files": [*step3, *many],
+            "step 3, 20 files, no plot": [*without_plot, *many],
             "import torch": [sys.executable, "-c", "import torch"],
         }
         found = {name: [] for name in commands}

@@ -15,6 +15,7 @@ agreement   mean cosine of the movements of two seeds at right angles to theta_A
             from a shuffled theta_A (the null of Raghu et al., arXiv 1902.07208).
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -64,6 +65,17 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     flat = (x.detach().reshape(-1).split(BLOCK) for x in tensors)
     for parts in zip(*flat, strict=True):
         yield tuple(part.to(type_) for part in parts)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: blocks are too small to share, and threads would wait in turn."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def abs_sum(x: Tensor, y: Tensor) -> float:
