@@ -35,7 +35,7 @@ from measurement.checks import (
 )
 from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
 from measurement.results import LayerResult, Result, group
-from models import ARCHS, checkpoint, paths
+from models import arch_name, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.layers import Layer, layers_to_compare, num_classes
 from safe_io import atomic_write
@@ -85,6 +85,7 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
     per_tensor: also of every weight that counts, by itself. Raises InputError when the files are of
     different networks, hold values that are not finite, or when nothing moved between them.
     """
+    r, b = r.like(a), b.like(a)
     check_comparable(r, a, b)
     layers, left_out = layers_to_compare(r.partition, a.partition, b.partition)
     if left_out:
@@ -101,7 +102,7 @@ def measure(r: Checkpoint, a: Checkpoint, b: Checkpoint, *, per_tensor: bool = F
 
 
 def measure_files(
-    pair: Pair, names: list[str], *, classes: int | None, per_tensor: bool
+    pair: Pair, names: list[str], *, classes: int | None, per_tensor: bool, subtree: str | None
 ) -> list[Result]:
     """Measure every file of theta_FB against the same theta_r and theta_A, and print each result.
 
@@ -111,7 +112,9 @@ def measure_files(
     results = []
     for name in names:
         try:
-            result = measure_file(pair, name, classes=classes, per_tensor=per_tensor)
+            result = measure_file(
+                pair, name, classes=classes, per_tensor=per_tensor, subtree=subtree
+            )
         except InputError as error:
             if len(names) == 1:
                 raise
@@ -124,13 +127,17 @@ def measure_files(
     return results
 
 
-def measure_file(pair: Pair, name: str, *, classes: int | None, per_tensor: bool) -> Result:
+def measure_file(
+    pair: Pair, name: str, *, classes: int | None, per_tensor: bool, subtree: str | None
+) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
-    b = checkpoint.read(paths.locate(name))
+    b = checkpoint.read(paths.locate(name), subtree=subtree, needed=False).like(pair.a)
     outputs = num_classes(b.partition)
     if classes not in (None, outputs):
         raise InputError(f"{b.path} has a classifier of {outputs} classes, not {classes}")
     result = measure(pair.r, pair.a, b, per_tensor=per_tensor)
+    for theta in (pair.r, pair.a, b):
+        theta.check_unchanged()
     warn_of_doubts(result, pair.a, b)
     warn_of_other_parent(b.path, pair.a.path)
     return result
@@ -142,7 +149,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("-r", metavar="FILE", help="theta_r (a bare name: in ckpt/), or random:SEED")
     add("-a", metavar="FILE", help="theta_A")
     add("-b", nargs="+", metavar="FILE", help="files of theta_FB, or shell patterns")
-    add("--arch", choices=ARCHS, metavar="ARCH", help="network (default: as the keys of -a say)")
+    add("--arch", type=arch_name, help="network of -a (default: as its keys say)")
+    add("--subtree", metavar="PREFIX", help="module that is the network, in files of several")
     add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
     add("--group", action="store_true", help="-b are seeds of one experiment: average them")
 
@@ -177,8 +185,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
-    pair = read_pair(args.r, args.a, arch=args.arch)
-    results = measure_files(pair, names, classes=args.num_classes, per_tensor=args.per_tensor)
+    pair = read_pair(args.r, args.a, arch=args.arch, subtree=args.subtree)
+    results = measure_files(
+        pair,
+        names,
+        classes=args.num_classes,
+        per_tensor=args.per_tensor,
+        subtree=args.subtree,
+    )
     facts = pair.facts
     del pair  # the figure needs memory, too
     if not results:

@@ -8,6 +8,7 @@ from torch import nn
 
 from console import InputError, warn
 from models.checkpoint import Checkpoint
+from models.pretrained import check_finite
 from safe_io import sha256
 
 from .inputs import read_r
@@ -30,6 +31,7 @@ def along_the_way(
     if sha256(path_r) == sha256(theta_a.path):
         raise InputError(f"-r {path_r} and -a {theta_a.path} hold the same; check -r")
     theta_r = read_r(path_r, theta_a)
+    check_finite(theta_r)
 
     def measure_now() -> tuple[float | None, list[dict[str, Any]]]:
         tensors = {key: value.detach().cpu() for key, value in model.state_dict().items()}
