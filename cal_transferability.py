@@ -46,7 +46,7 @@ from measurement.companions import (
 )
 from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
 from measurement.results import LayerResult, Result, group
-from models import ARCHS, checkpoint, paths
+from models import arch_name, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.layers import Layer, layers_to_compare, num_classes
 from safe_io import atomic_write
@@ -112,6 +112,7 @@ def measure(
     """
     thetas = {"theta_r": theta_r, "theta_a": theta_a, "theta_b": theta_b}
     r, a, b = (checkpoint.of_mapping(theta, name) for name, theta in thetas.items())
+    r, b = r.like(a), b.like(a)
     check_comparable(r, a, b)
     layers, left_out = layers_to_compare(r.partition, a.partition, b.partition)
     if left_out:
@@ -121,7 +122,7 @@ def measure(
     tensors = r.tensors, a.tensors, b.tensors
     with one_thread():
         result = Result(
-            b.path if b is theta_b else None,
+            b.path if isinstance(theta_b, Checkpoint) else None,
             layers=[transferability(*tensors, layer, pairs) for layer in layers],
             tensors=[transferability(*tensors, Layer(key, (key,)), pairs) for key in keys],
         )
@@ -135,6 +136,7 @@ def measure_files(
     *,
     classes: int | None,
     per_tensor: bool,
+    subtree: str | None = None,
     agreement: Agreement | None = None,
 ) -> list[Result]:
     """Measure every file of theta_FB against the same theta_r and theta_A, and print each result.
@@ -143,7 +145,8 @@ def measure_files(
     parameters of one B at a time are in memory. agreement: of the seeds, is given every file.
     """
     results = []
-    options = {"classes": classes, "per_tensor": per_tensor, "agreement": agreement, "pairs": {}}
+    options = {"classes": classes, "per_tensor": per_tensor, "subtree": subtree}
+    options |= {"agreement": agreement, "pairs": {}}
     for name in names:
         try:
             result = measure_file(pair, name, **options)
@@ -165,15 +168,18 @@ def measure_file(
     *,
     classes: int | None,
     per_tensor: bool,
+    subtree: str | None,
     agreement: Agreement | None,
     pairs: Pairs,
 ) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
-    b = checkpoint.read(paths.locate(name))
+    b = checkpoint.read(paths.locate(name), subtree=subtree, needed=False).like(pair.a)
     outputs = num_classes(b.partition)
     if classes not in (None, outputs):
         raise InputError(f"{b.path} has a classifier of {outputs} classes, not {classes}")
     result = measure(pair.r, pair.a, b, per_tensor=per_tensor, pairs=pairs)
+    for theta in (pair.r, pair.a, b):
+        theta.check_unchanged()
     warn_of_doubts(result, pair.a, b)
     warn_of_other_parent(b.path, pair.a.path)
     if agreement is not None:
@@ -202,7 +208,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="files of theta_FB, or shell patterns",
     )
-    add("--arch", choices=ARCHS, metavar="ARCH", help="network (default: as the keys of -a say)")
+    add("--arch", type=arch_name, help="network of -a (default: as its keys say)")
+    add("--subtree", metavar="PREFIX", help="module that is the network, in files of several")
     add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
     add("--group", action="store_true", help="-b are seeds of one experiment: average them")
 
@@ -238,13 +245,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
-    pair = read_pair(args.r, args.a, arch=args.arch)
+    pair = read_pair(args.r, args.a, arch=args.arch, subtree=args.subtree)
     agreement = Agreement() if args.group else None
     results = measure_files(
         pair,
         names,
         classes=args.num_classes,
         per_tensor=args.per_tensor,
+        subtree=args.subtree,
         agreement=agreement,
     )
     facts = pair.facts

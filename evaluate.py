@@ -17,10 +17,11 @@ from console import ArgumentParser, InputError, integer, run, say
 from datasets import DATASETS, load
 from datasets.images import Images
 from datasets.loader import make_loader
-from models import ARCHS, build, checkpoint, default_image_size, paths
+from models import arch_name, build, checkpoint, default_image_size, paths
+from models.architecture import architecture
 from models.checkpoint import Checkpoint
 from models.layers import num_classes
-from models.pretrained import architecture
+from models.pretrained import fitting
 from training.device import choose_device, explain_errors
 from training.engine import evaluate
 from training.options import add_evaluation_arguments
@@ -32,7 +33,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--dataset", default="CIFAR-10", help=f"one of {', '.join(DATASETS)}")
     add("--data_dir", required=True, help="folder of the data set")
     add("-b", required=True, help="file to evaluate; a bare name: in ckpt/")
-    add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of the file)")
+    add("--arch", type=arch_name, help="(default: from the keys of the file)")
+    add("--subtree", metavar="PREFIX", help="module that is the network (default: found)")
     add("--image_size", type=integer(32), help="pixels a side (default: 32 for CIFAR, else 224)")
     add("--split", choices=("train", "val"), default="val", help="which images")
     add("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
@@ -44,7 +46,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    theta = checkpoint.read(paths.locate(args.b))
+    theta = checkpoint.read(paths.locate(args.b), subtree=args.subtree)
     device = choose_device(args.device)
     arch = architecture(theta, args.arch)
     classes_of_file = num_classes(theta.partition)
@@ -102,10 +104,8 @@ def evaluate_file(
 def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> nn.Module:
     """The network of a file, classifier included. Raises InputError where it is another one."""
     model = build(arch, num_classes(theta.partition), image_size=image_size)
-    try:
-        model.load_state_dict(theta.tensors)
-    except RuntimeError as error:
-        raise InputError(f"{theta.path} does not fit {arch}: {error}") from error
+    model.load_state_dict(fitting(theta, model, image_size=image_size, arch=arch), strict=False)
+    theta.check_unchanged()
     return model
 
 

@@ -18,9 +18,8 @@ from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import DATASETS, download, load
 from datasets.images import Images
 from measurement.along import along_the_way
-from models import ARCHS, build, checkpoint, default_image_size, paths
+from models import ARCHS, DEFAULT, arch_name, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
-from models.layers import identify
 from models.pretrained import freeze, load_pretrained
 from safe_io import sha256
 from training import distributed
@@ -51,7 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="random: the training labels permuted by --seed, a null; nothing is validated",
     )
     task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
-    task("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
+    task("--arch", type=arch_name, default=DEFAULT, help="see README.md")
     task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
     task(
         "--freeze",
@@ -59,6 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="parameters that stay as they are, as in 'layer[12].*' (default: none)",
     )
     task("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
+    task("--subtree", metavar="PREFIX", help="module of -a that is the network (default: found)")
     task(
         "-r",
         help="file of theta_r, to measure T after every epoch, in X.csv and X_layers.csv "
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     path_a, path_b = paths.locate(args.a), paths.output_path(args.b)
     path_r = paths.locate(args.r) if args.r else None
     refuse_overwriting({"-a": path_a, "-r": path_r}, path_b, keep=args.keep)
-    theta_a = read_theta_a(path_a, args.arch)
+    theta_a = read_theta_a(path_a, args.arch, args.subtree)
     sha256_a = sha256(path_a)
 
     device = choose_device(args.device, deterministic=args.deterministic)
@@ -95,7 +95,8 @@ def main(argv: list[str] | None = None) -> None:
 
         torch.manual_seed(args.seed)
         model = build(args.arch, len(classes), image_size=args.image_size)
-        fresh = load_pretrained(model, theta_a, image_size=args.image_size)
+        fresh = load_pretrained(model, theta_a, image_size=args.image_size, arch=args.arch)
+        theta_a.check_unchanged()
         say(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
         freeze(model, args.freeze)
 
@@ -124,12 +125,14 @@ def main(argv: list[str] | None = None) -> None:
             say(f"theta_FB: {path.resolve()}")
 
 
-def read_theta_a(path: Path, arch: str) -> Checkpoint:
+def read_theta_a(path: Path, arch: str, subtree: str | None) -> Checkpoint:
     """The pre-trained parameters. Raises InputError where they are of another network."""
-    theta_a = checkpoint.read(path)
-    arch_a = identify(theta_a.partition)
-    if arch_a in ARCHS and arch_a != arch:
-        raise InputError(f"{path} is a {arch_a}, not a {arch}; add --arch {arch_a}")
+    theta_a = checkpoint.read(path, subtree=subtree)
+    if theta_a.network in ARCHS and arch in ARCHS and theta_a.network != arch:
+        default = " (the default)" if arch == DEFAULT else ""
+        raise InputError(
+            f"{path} is a {theta_a.network}, not a {arch}{default}; add --arch {theta_a.network}"
+        )
     return theta_a
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from console import ArgumentParser, integer, number, run, say
 from datasets import load
-from models import ARCHS, build, checkpoint, paths
+from models import DEFAULT, arch_name, build, checkpoint, paths
 from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task(
         "--data_dir", help="folder with ILSVRC2012_img_train and ILSVRC2012_img_val, or train, val"
     )
-    task("--arch", choices=ARCHS, metavar="ARCH", default="resnet50", help="see README.md")
+    task("--arch", type=arch_name, default=DEFAULT, help="see README.md")
     task("--image_size", type=integer(32), default=224, help="pixels a side")
     optimisation("--max_epoch", type=integer(0), default=120, help="epochs; 0: write only theta_r")
     optimisation("--batch_size", type=integer(1), default=256, help="images a step")

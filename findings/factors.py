@@ -34,8 +34,9 @@ from datasets import DATASETS, full_name, load
 from datasets.folder import listing
 from datasets.images import Images
 from datasets.transforms import generator_for
-from models import ARCHS, checkpoint, default_image_size, paths
-from models.pretrained import architecture
+from models import arch_name, checkpoint, default_image_size, paths
+from models.architecture import architecture
+from models.layers import num_classes
 from safe_io import check_output, sha256
 from training.device import choose_device
 from training.options import add_evaluation_arguments
@@ -67,7 +68,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__, prog="python -m findings factors")
     add = parser.add_argument
     add("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
-    add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of the file)")
+    add("--arch", type=arch_name, help="(default: from the keys of the file)")
+    add("--subtree", metavar="PREFIX", help="module of -a that is the network (default: found)")
     add("--source", default="ImageNet", help="data set that theta_A was trained on")
     add("--source_dir", required=True, help="folder of the source; validation images are used")
     add("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> None:
     path = check_output(Path(args.csv))
     table = read_table(path, new=COLUMNS)
     check_columns(table, COLUMNS, "a table of factors")
-    theta = checkpoint.read(paths.locate(args.a))
+    theta = checkpoint.read(paths.locate(args.a), subtree=args.subtree)
     arch = architecture(theta, args.arch)
     device = choose_device(args.device)
 
@@ -110,7 +112,7 @@ def main(argv: list[str]) -> None:
     }
 
     model, head = load_network(theta, arch, image_size=target_set.image_size)
-    check_source(theta, head, source_classes, f"{args.source} in {args.source_dir}")
+    check_source(theta, source_classes, f"{args.source} in {args.source_dir}")
     features_of = partial(
         features,
         model.to(device, memory_format=torch.channels_last),
@@ -135,9 +137,9 @@ def main(argv: list[str]) -> None:
     say(f"{path}: row {'replaced' if replaced else 'added'}")
 
 
-def check_source(theta: checkpoint.Checkpoint, head: str, classes: list[str], source: str) -> None:
+def check_source(theta: checkpoint.Checkpoint, classes: list[str], source: str) -> None:
     """Warn where the classifier has another number of classes than the source."""
-    outputs = len(theta.tensors[f"{head}.weight"])
+    outputs = num_classes(theta.partition)
     if outputs != len(classes):
         warn(
             f"{theta.path} has a classifier of {outputs} classes, but {source} has {len(classes)}; "

@@ -12,8 +12,8 @@ from datasets.loader import make_loader
 from datasets.progress import Progress
 from models import build
 from models.checkpoint import Checkpoint
-from models.layers import partition
-from models.pretrained import load_pretrained
+from models.dialects import align
+from models.pretrained import heads_of, load_pretrained
 from training.device import explain_errors
 
 
@@ -24,13 +24,14 @@ def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> tuple[nn.M
     the file does not fit `arch`, and where it has no classifier, whose input nobody would know.
     """
     model = build(arch, image_size=image_size)
-    head = partition({key: tuple(value.shape) for key, value in model.state_dict().items()}).head
-    if f"{head}.weight" not in theta.tensors:
+    head = heads_of(model)[0]
+    if f"{head}.weight" not in align(theta.tensors, model.state_dict()):
         raise InputError(
             f"{theta.path} has no classifier {head} of {arch}, whose input G and D are about; give "
             "the file of a whole network"
         )
-    load_pretrained(model, theta, image_size=image_size)
+    load_pretrained(model, theta, image_size=image_size, arch=arch)
+    theta.check_unchanged()
     return model.eval(), head
 
 

@@ -31,8 +31,8 @@ from console import ArgumentParser, InputError, integer, run, say, warn
 from datasets import find, load
 from evaluate import evaluate_file
 from models import ARCHS, checkpoint, default_image_size, paths
+from models.architecture import architecture
 from models.layers import check_same_network
-from models.pretrained import architecture
 from safe_io import Busy, atomic_write, check_output, sha256
 from training.device import choose_device
 
@@ -135,7 +135,8 @@ def check_networks(r: Path, a: Path, arch: str | None) -> str:
 
     Before anything is trained: step 3 would refuse them after it.
     """
-    theta_r, theta_a = checkpoint.read(r), checkpoint.read(a)
+    theta_a = checkpoint.read(a)
+    theta_r = checkpoint.read(r).like(theta_a)
     check_same_network(theta_a.partition, theta_r.partition, name_a=str(a), name_other=str(r))
     return architecture(theta_a, arch)
 

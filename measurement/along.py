@@ -8,6 +8,7 @@ from torch import nn
 
 from console import InputError, warn
 from models.checkpoint import Checkpoint
+from models.pretrained import check_finite
 from safe_io import sha256
 
 from .inputs import read_r
@@ -15,7 +16,7 @@ from .results import Result
 
 
 def along_the_way(
-    measure: Callable[[Checkpoint, Checkpoint, Checkpoint], Result],
+    measure: Callable[..., Result],
     path_r: Path,
     theta_a: Checkpoint,
     model: nn.Module,
@@ -30,11 +31,14 @@ def along_the_way(
     if sha256(path_r) == sha256(theta_a.path):
         raise InputError(f"-r {path_r} and -a {theta_a.path} hold the same; check -r")
     theta_r = read_r(path_r, theta_a)
+    check_finite(theta_r)
+    pairs: dict = {}  # sums of theta_r and theta_A, computed once
 
     def measure_now() -> tuple[float | None, list[dict[str, Any]]]:
         tensors = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        theta_b = Checkpoint(Path("the network"), tensors, "")
         try:
-            result = measure(theta_r, theta_a, Checkpoint(Path("the network"), tensors, ""))
+            result = measure(theta_r, theta_a, theta_b, pairs=pairs)
         except InputError as error:
             warn(f"T is not measured in this epoch: {error}")
             return None, []

@@ -42,6 +42,8 @@ def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
     """Raise InputError where the files are of different networks, or A and B are one file."""
     if a.path.resolve() == b.path.resolve():
         raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
+    if r.path.resolve() == b.path.resolve():
+        raise InputError(f"-r and -b are the same file {r.path}; check them")
     for other in (r, b):
         check_same_network(
             a.partition, other.partition, name_a=str(a.path), name_other=str(other.path)
@@ -58,6 +60,8 @@ def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) 
         raise InputError(f"{a.path} has no layers to compare beside a classifier")
     if all(x.distance_r_a == 0 for x in measured):
         raise InputError(f"{r.path} and {a.path} hold the same parameters; check -r and -a")
+    if all(x.distance_r_b == 0 for x in measured):
+        raise InputError(f"{r.path} and {b.path} hold the same parameters; check -r and -b")
     if all(x.distance_a_b == 0 for x in measured):
         raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
     # No sum or mean of values below this overflows.

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 
 from console import InputError, warn
-from models import ARCHS, build, checkpoint, paths
+from models import ARCHS, TIMM, build, checkpoint, paths
+from models.architecture import check_architecture
 from models.checkpoint import Checkpoint
-from models.layers import check_same_network, identify, num_classes
+from models.layers import check_same_network, num_classes
 from safe_io import sha256
 
 from .checks import warn_of_other_parent
@@ -21,7 +22,7 @@ SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
 class Pair(NamedTuple):
     """theta_r and theta_A of one network, against which every theta_FB is measured.
 
-    arch: its name (one of ARCHS), or words where it is not known.
+    arch: its name (one of ARCHS or timm/NAME), or words where it is not known.
     r_is_substitute: theta_r was drawn here and is not what theta_A was trained from.
     """
 
@@ -66,29 +67,37 @@ def check_shipped() -> None:
             raise InputError(f"{path} {state}; restore it: git checkout -- ckpt/shipped/{name}")
 
 
-def read_pair(r_name: str, a_name: str, *, arch: str | None) -> Pair:
+def read_pair(
+    r_name: str, a_name: str, *, arch: str | None = None, subtree: str | None = None
+) -> Pair:
     """Read theta_r and theta_A, and tell their architecture unless it is given.
 
-    r_name: a file, or random:SEED. Raises InputError when they are of different networks.
+    r_name: a file, or random:SEED. subtree: path of the network in a file, which that of theta_A
+    must have. Raises InputError when they are of different networks, and where the network is not
+    `arch`.
     """
-    a = checkpoint.read(paths.locate(a_name))
-    arch = arch or identify(a.partition)
+    a = checkpoint.read(paths.locate(a_name), subtree=subtree)
+    if arch:
+        check_architecture(a, arch)
+    arch = arch or a.network
     if not a.partition.family:
         warn(
             f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
             f"own, and the last one ({a.partition.head}) is taken for the classifier"
         )
     is_substitute = r_name.startswith("random:")
-    r = substitute(r_name, arch, a) if is_substitute else read_r(paths.locate(r_name), a)
-    return Pair(r, a, arch, is_substitute)
+    if is_substitute:
+        return Pair(substitute(r_name, arch, a), a, arch, is_substitute)
+    return Pair(read_r(paths.locate(r_name), a, subtree=subtree), a, arch, is_substitute)
 
 
-def read_r(path: Path, a: Checkpoint) -> Checkpoint:
-    """Read theta_r; warn where the record of `a` says that it was trained from another file.
+def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoint:
+    """Read theta_r, under the names that `a` has for its tensors.
 
-    Raises InputError where it is of another network than `a`.
+    Warns where the record of `a` says that it was trained from another file. Raises InputError
+    where theta_r is of another network than `a`.
     """
-    r = checkpoint.read(path)
+    r = checkpoint.read(path, subtree=subtree, needed=False).like(a)
     warn_of_other_parent(a.path, path)
     # Said here once, and not for every file of theta_FB.
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=str(path))
@@ -104,10 +113,15 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
     seed = name.removeprefix("random:")
     if not re.fullmatch("[0-9]{1,18}", seed):
         raise InputError(f"-r {name}: the seed must be a whole number (a file: ./{name})")
-    if arch not in ARCHS:
+    if arch not in ARCHS and not arch.startswith(TIMM):
         raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
     torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.partition) or 1000).state_dict()
-    r = Checkpoint(Path(name), theta_r, container="")
+    r = Checkpoint(Path(name), theta_r, container="").like(a)
+    if r.tensors.keys().isdisjoint(theta_r):
+        warn(
+            f"{name} is drawn as torchvision initialises {arch}, but the keys of {a.path} are of "
+            "another library, whose initialisation may differ; for timm's add --arch timm/NAME"
+        )
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=name)
     return r

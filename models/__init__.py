@@ -5,6 +5,7 @@ Importing this package imports neither torch nor torchvision.
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from console import InputError
@@ -30,21 +31,45 @@ TORCHVISION = """
     vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
 """.split()
 ARCHS = (*TORCHVISION, *NARROW, "vit_small")
+DEFAULT = "resnet50"
+# Before the name of a network of timm.
+TIMM = "timm/"
+
+
+def arch_name(text: str) -> str:
+    """An argparse type: one of ARCHS, or timm/NAME where timm is installed and has it."""
+    if text.startswith(TIMM):
+        from . import from_timm
+
+        from_timm.check(text.removeprefix(TIMM))
+    elif text not in ARCHS:
+        raise argparse.ArgumentTypeError(
+            f"invalid choice: {text!r} (choose from {', '.join(ARCHS)}, or {TIMM}NAME)"
+        )
+    return text
 
 
 def default_image_size(arch: str) -> int | None:
     """Return the image size of a network built for a fixed one, None for the others."""
+    if arch.startswith(TIMM):
+        from . import from_timm
+
+        return from_timm.fixed_image_size(arch.removeprefix(TIMM))
     return 224 if arch.startswith("vit_") or arch == "maxvit_t" else None
 
 
 def build(arch: str, num_classes: int = 1000, *, image_size: int = 224) -> nn.Module:
-    """Build the network `arch` (one of ARCHS) with its standard random initialisation.
+    """Build the network `arch` (one of ARCHS or timm/NAME) at its standard initialisation.
 
     Input: images [N, 3, H, W]. Output: logits [N, num_classes]. The parameters are drawn from
     torch's global generator. image_size: pixels a side, for networks of a fixed size (ViT's
     position embedding). GoogLeNet and Inception are built without auxiliary classifiers. Raises
     InputError for an unknown name, and for an image size that the network does not allow.
     """
+    if arch.startswith(TIMM):
+        from . import from_timm
+
+        return from_timm.build(arch.removeprefix(TIMM), num_classes, image_size=image_size)
     if arch not in ARCHS:
         raise InputError(f"unknown architecture {arch!r}; known: {', '.join(ARCHS)}")
     if arch in NARROW:

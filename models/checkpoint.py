@@ -1,64 +1,76 @@
 """Checkpoint files: read without running any code in them, written whole or not at all."""
 
-import argparse
-import pathlib
-import re
-import struct
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from console import InputError, warn
+from console import InputError
 from safe_io import atomic_path, sha256
 
-from .dialects import to_torchvision
-from .layers import Partition, partition
-
-# Where training scripts put the state dict, in the order of preference.
-CONTAINERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "net",
-    "params",
-    "module",
-    "teacher",
-    "student",
-    "model_ema",
-    "ema",
+from .containers import (
+    names_of,
+    open_container,
+    take_network,
+    take_subtree,
+    without_wrappers,
 )
-# Keys that a message lists at most.
-MOST_NAMES = 8
-# Prefixes that data-parallel, compiled and composed modules add to every key.
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
-# Local file header of a ZIP member; its last two fields are the lengths of name and extra field.
-LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+from .dialects import align, name_of, partition_of, to_today
+from .formats import DISTRIBUTED, State, load, state_of
+from .layers import Partition, Shapes
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A state dict and where it came from.
+    """The parameters of a network and where they came from.
 
-    tensors: key -> tensor on the CPU, floating-point or not, in file order.
+    tensors: key -> tensor on the CPU, floating-point or not, in file order. The keys are those of
+    the network in the file.
     container: top-level key that held it, "" for a plain state dict.
+    files: each file that was read, as it was then.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     container: str
+    files: dict[Path, State] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Key -> shape of the tensors that can be compared."""
+        return shapes_of(self.tensors)
 
     @cached_property
     def partition(self) -> Partition:
         """The layers, from keys and shapes of the floating-point tensors."""
-        return partition({k: tuple(v.shape) for k, v in self.tensors.items() if is_plain(v)})
+        return partition_of(self.shapes)
+
+    @cached_property
+    def network(self) -> str:
+        """Name of the network (one of ARCHS), or a description of one that the keys do not tell."""
+        return name_of(self.shapes)
+
+    def like(self, other: "Checkpoint") -> "Checkpoint":
+        """Return these parameters under the names that `other` has for them."""
+        tensors = align(self.tensors, other.tensors)
+        return self if list(tensors) == list(self.tensors) else replace(self, tensors=tensors)
+
+    def check_unchanged(self) -> None:
+        """Raise InputError where a file is not the one that was read any more."""
+        for path, state in self.files.items():
+            if state_of(path) != state:
+                raise InputError(
+                    f"{path} was written or replaced while it was read; run the command again"
+                )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Return key -> shape of the tensors that can be compared."""
+    return {key: tuple(x.shape) for key, x in tensors.items() if is_plain(x)}
 
 
 def is_plain(x: Tensor) -> bool:
@@ -72,206 +84,49 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
-def read(path: Path) -> Checkpoint:
-    """Read the state dict in a file without running any code in it.
+def read(path: Path, *, subtree: str | None = None, needed: bool = True) -> Checkpoint:
+    """Read the parameters of the network in a file without running any code in it.
 
-    Containers such as {"state_dict": ...} are opened, prefixes such as "module." removed. Tensors
-    of a zip-format file stay memory-mapped. Raises InputError, naming the file, for anything that
-    is not a state dict.
+    Tensors of a zip-format file stay memory-mapped. subtree, needed: as for `of_content`. Raises
+    InputError, naming the file, for anything that is not a state dict.
     """
-    content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
-    return of_content(content, path)
+    content, files = load(path)
+    return replace(of_content(content, path, subtree=subtree, needed=needed), files=files)
 
 
-def of_mapping(theta: Checkpoint | Mapping[str, Tensor], name: str) -> Checkpoint:
-    """A state dict in memory as a checkpoint; one that is a checkpoint already stays itself.
+def of_content(
+    content: Any, path: Path, *, subtree: str | None = None, needed: bool = True
+) -> Checkpoint:
+    """Return the parameters of the network in the content of a file.
 
-    name: what messages call it. Raises InputError as `read` does.
+    Containers such as {"state_dict": ...} are opened, and the words of wrappers such as "module"
+    removed from the keys. subtree: path of the module that is the network; None: the one that is
+    known. needed: whether a file without that module is an error. Raises InputError naming `path`
+    for anything that is not a state dict, and where there are several networks to choose from.
     """
-    return theta if isinstance(theta, Checkpoint) else of_content(theta, Path(name))
-
-
-def of_content(content: Any, path: Path) -> Checkpoint:
-    """The state dict in the content of a file. Raises InputError where there is none."""
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
-    content, container = open_container(content, path)
+    content, container, rest = open_container(content, path, (subtree or "").strip("."))
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
-        raise InputError(f"{path} holds no tensors; its top-level keys are: {names(content)}")
+        raise InputError(f"{path} holds no tensors; its top-level keys are: {names_of(content)}")
+    if any(type(v).__name__ in ("DTensor", "ShardedTensor") for v in tensors.values()):
+        raise InputError(f"{path} holds {DISTRIBUTED}")
     if any(v.is_meta for v in tensors.values()):
         raise InputError(f"{path} holds the shapes of tensors without their values")
-    return Checkpoint(path, to_torchvision(strip_prefixes(tensors)), container)
+    tensors = without_wrappers(tensors, path)
+    chosen = take_subtree(tensors, rest) if rest else {}
+    if rest and needed and not chosen:
+        modules = dict.fromkeys(key.partition(".")[0] for key in tensors)
+        raise InputError(f"{path} holds no {subtree}; --subtree can be: {names_of(modules)}")
+    if not chosen:
+        chosen = take_network(tensors, shapes_of(tensors), path)
+    return Checkpoint(path, to_today(chosen), container)
 
 
-def unpickle(path: Path) -> Any:
-    """Return the content of a file as torch.load reads it with `weights_only`.
-
-    Raises InputError for a file that cannot be read, and for every complaint of torch.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if not start:
-        raise InputError(f"{path} is empty; copy or write it again")
-    try:
-        can_map = start == b"PK\x03\x04" and check_zip(path)
-        with (
-            torch.serialization.safe_globals(harmless_globals()),
-            warnings.catch_warnings(),
-        ):
-            # torch warns before it refuses; the error says enough.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
-    except Exception as error:
-        # A file that is not a checkpoint can raise nearly anything (KeyError for a text file,
-        # EOFError, RuntimeError, ...), so this one place catches every exception.
-        raise InputError(explain(error, path)) from error
-
-
-def check_zip(path: Path) -> bool:
-    """Whether the tensors of a zip-format file can be mapped: they are stored, not deflated.
-
-    torch checks no checksum, and maps the bytes at the offset in a member's header, whatever they
-    are. So the members that describe the tensors are checked against their CRC-32, and every stored
-    member has to end where the next one starts. The tensors themselves are not read here. Raises
-    BadZipFile (or another exception of zipfile) for a damaged file.
-    """
-    stored = True
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        members = sorted(archive.infolist(), key=lambda member: member.header_offset)
-        ends = [*(member.header_offset for member in members[1:]), archive.start_dir]
-        for member, end in zip(members, ends, strict=True):
-            # torch writes 0 when checksums are turned off.
-            member.CRC = member.CRC or None
-            if "/data/" not in member.filename:
-                archive.read(member)
-            if member.compress_type != zipfile.ZIP_STORED:
-                stored = False
-                continue
-            # The data follow the header, its name and extra field, and end with the next member,
-            # or with a descriptor of 16 or 24 bytes before it (flag 8).
-            file.seek(member.header_offset)
-            *_, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-            at = member.header_offset + LOCAL_HEADER.size + name + extra + member.compress_size
-            file.seek(at)
-            if member.flag_bits & 8 and member.compress_size:
-                fits = end - at in (16, 24) and file.read(4) == b"PK\7\x08"
-            else:
-                fits = at == end
-            if not fits:
-                raise zipfile.BadZipFile(f"{member.filename} has another size than recorded")
-    return stored
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file: key -> tensor on the CPU.
-
-    Raises InputError if the package is not installed or the file is damaged.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise InputError(
-            f"{path} needs the package safetensors: pip install safetensors"
-        ) from error
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no safetensors file, or is damaged ({error})") from error
-
-
-def explain(error: Exception, path: Path) -> str:
-    """Return the message for an exception of torch.load."""
-    if isinstance(error, UnicodeEncodeError):
-        return f"the name of {path} is not valid UTF-8, which torch cannot open; rename it"
-    text = str(error)
-    needed = re.search(
-        r"(?:Unsupported (?:global|class|operand)\D*?|GLOBAL )([\w.]+\.[\w.]+)", text
-    )
-    if needed:
-        return (
-            f"{path} needs the Python class {needed[1]} to load, which could run code, so it is "
-            "refused; save the model's state_dict() instead"
-        )
-    if "TorchScript" in text:
-        return f"{path} is a TorchScript archive, which holds code; save its state_dict() instead"
-    # A pickle has no signature, so damage looks like an unknown protocol.
-    protocol = (
-        ", or was saved with a pickle protocol that torch's safe reader does not know"
-        if "Unsupported operand" in text
-        else ""
-    )
-    return (
-        f"{path} is not a PyTorch checkpoint, or is damaged or truncated{protocol} "
-        f"({type(error).__name__})"
-    )
-
-
-def harmless_globals() -> list:
-    """Return the classes without behaviour that training scripts store with the weights."""
-    paths = [pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath]
-    # NumPy's two constructors; NumPy 2 renamed their module, and files use both names.
-    constructors = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
-    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
-    return [
-        argparse.Namespace,
-        *paths,
-        # Python 3.13 moved these classes, and files use both names.
-        *((cls, f"pathlib._local.{cls.__name__}") for cls in paths),
-        *((cls, f"pathlib.{cls.__name__}") for cls in paths),
-        np.ndarray,
-        np.dtype,
-        *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-        *((f, f"{core}.{f.__name__}") for f in constructors for core in cores),
-    ]
-
-
-def open_container(content: Mapping, path: Path) -> tuple[Mapping, str]:
-    """Return the mapping that holds the parameters, and its key ("" for the top level itself).
-
-    Of several keys of CONTAINERS the first is used, with a warning.
-    """
-    container = ""
-    for _ in range(3):
-        keys = [k for k in CONTAINERS if holds_tensors(content.get(k))]
-        if not keys:
-            break
-        if len(keys) > 1:
-            warn(f"{path} holds {', '.join(keys)}; using {keys[0]!r}")
-        content, container = content[keys[0]], keys[0]
-    return content, container
-
-
-def holds_tensors(value: Any, depth: int = 3) -> bool:
-    """Whether `value` is a mapping with a tensor in it, directly or in known containers."""
-    if not isinstance(value, Mapping) or not depth:
-        return False
-    if any(isinstance(v, Tensor) for v in value.values()):
-        return True
-    return any(holds_tensors(value.get(k), depth - 1) for k in CONTAINERS)
-
-
-def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove PREFIXES, in any order and nesting, as long as all floating-point keys share one."""
-    while True:
-        parameters = [k for k, v in tensors.items() if v.is_floating_point()]
-        prefix = next(
-            (p for p in PREFIXES if parameters and all(k.startswith(p) for k in parameters)), None
-        )
-        if prefix is None:
-            return tensors
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-
-
-def names(keys: Iterable) -> str:
-    """Return the first keys as text for a message, "none" if there are none."""
-    keys = [str(key) for key in keys]
-    more = f", ... ({len(keys)} in all)" if len(keys) > MOST_NAMES else ""
-    return ", ".join(keys[:MOST_NAMES]) + more or "none"
+def of_mapping(theta: Checkpoint | Mapping[str, Any], name: str) -> Checkpoint:
+    """Return parameters in memory as if they had been read from a file of that name."""
+    return theta if isinstance(theta, Checkpoint) else of_content(theta, Path(name))
 
 
 def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:

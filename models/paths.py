@@ -10,19 +10,30 @@ from safe_io import check_output
 
 from . import split_zip
 
+# Files of parameters, or indexes of their parts, that `save_pretrained` writes into a folder.
+SAVED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 CKPT_DIR = Path(__file__).resolve().parent.parent / "ckpt"
 
 
 def locate(name: str) -> Path:
     """Return the path of the checkpoint `name` for reading: for a bare name ckpt/NAME, then ./NAME.
 
+    A folder stands for the parameters that `save_pretrained` of Hugging Face or timm wrote there.
     If X.pth is missing and an archive X.zip exists, alone or with parts X.z01, ..., X.pth is
     unpacked from it first. Raises InputError if there is neither, or the archive is incomplete.
     """
     path = path_of(name)
     # os.path, as pathlib raises OSError for a name that is too long.
     if os.path.isdir(path):
-        raise InputError(f"{path} is a folder; give a checkpoint file")
+        inside = next((f for f in SAVED if os.path.isfile(path / f)), None)
+        if inside is None:
+            raise InputError(f"{path} is a folder; give a checkpoint file")
+        return path / inside
     if os.path.isfile(path):
         return path
     if os.path.exists(path):

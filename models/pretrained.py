@@ -1,72 +1,125 @@
 """Initialise a network from pre-trained parameters, with a new classifier."""
 
 import fnmatch
+from collections.abc import Iterable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from console import InputError, say
+from console import InputError, say, warn
+from safe_io import sibling
 
-from . import ARCHS
-from .checkpoint import Checkpoint
-from .layers import AUXILIARY, identify, partition
-from .vit import POSITION, fit_to_image_size
-
-
-def architecture(theta: Checkpoint, wanted: str | None) -> str:
-    """Return the name of theta's network (one of ARCHS), recognised from its keys.
-
-    wanted: name on the command line or None; needed where the keys are not recognised. Raises
-    InputError if it contradicts them, or is missing.
-    """
-    recognised = identify(theta.partition)
-    if recognised in ARCHS and wanted not in (None, recognised):
-        raise InputError(f"{theta.path} is a {recognised}, not a {wanted}; leave --arch out")
-    arch = wanted or recognised
-    if arch not in ARCHS:
-        raise InputError(f"{theta.path} is of no known network; name it with --arch")
-    return arch
+from . import DEFAULT, from_timm
+from .architecture import advice
+from .checkpoint import Checkpoint, is_plain, shapes_of
+from .containers import names_of
+from .dialects import align
+from .layers import in_module, partition
+from .vit import fit_to_image_size
 
 
-def load_pretrained(model: nn.Module, checkpoint: Checkpoint, *, image_size: int) -> list[str]:
-    """Copy all tensors of `checkpoint` except the classifier into `model`.
+def check_finite(theta: Checkpoint) -> None:
+    """Raise InputError naming the first tensor that holds NaN or infinity."""
+    for key, value in theta.tensors.items():
+        # Types of eight bits have no isfinite.
+        if is_plain(value) and value.element_size() > 1 and not torch.isfinite(value).all():
+            raise InputError(
+                f"{theta.path}: {key} holds NaN or infinity; the training that wrote it has "
+                "diverged"
+            )
+
+
+def load_pretrained(
+    model: nn.Module, theta: Checkpoint, *, image_size: int, arch: str = ""
+) -> list[str]:
+    """Copy all tensors of theta except the classifier into `model`.
 
     The classifier is initialised anew, as a fresh `nn.Linear` (in SqueezeNet a convolution); its
-    keys are returned. The position embedding of a ViT is interpolated to `image_size` pixels a
-    side. Auxiliary classifiers of the file are skipped. Raises InputError naming the tensor (and
-    both shapes) unless the file holds exactly the tensors of the network: a layer that stayed
-    random unnoticed would falsify T.
+    keys are returned. arch: name of the network, for messages. Raises InputError as `fitting` does.
     """
     own = model.state_dict()
-    head = partition({key: tuple(value.shape) for key, value in own.items()}).head
-    model.get_submodule(head).reset_parameters()
-    tensors = fit_to_image_size(checkpoint.tensors, image_size)
-    if tensors is not checkpoint.tensors:
-        say(f"{checkpoint.path}: {POSITION} interpolated to {image_size} pixels a side")
-    fresh = [key for key in own if key.startswith(head + ".")]
-    # Files from before torch 0.4.1 lack these counters, which nothing here reads.
-    optional = [key for key in own if key.endswith("num_batches_tracked")]
-    wanted = [key for key in own if key not in fresh and key not in optional]
-    given = {
-        key: value for key, value in tensors.items() if not key.startswith((head + ".", *AUXILIARY))
-    }
-    where = f"{checkpoint.path} does not fit the network"
-    missing = [key for key in wanted if key not in given]
-    if len(missing) == len(wanted):
-        raise InputError(
-            f"{where}: none of its {len(given)} tensors has a name that the network knows"
+    heads = heads_of(model)
+    for head in heads:
+        model.get_submodule(head).reset_parameters()
+    model.load_state_dict(
+        fitting(theta, model, image_size=image_size, arch=arch, without=heads), strict=False
+    )
+    if not sibling(theta.path, ".json").is_file():
+        say(
+            f"{theta.path} has no record of step 1 beside it; public weights were mostly trained "
+            "on images normalised with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225, "
+            "here it is 0.5 and 0.225"
         )
+    return [key for key in own if any(in_module(key, x) for x in heads)]
+
+
+def heads_of(model: nn.Module) -> list[str]:
+    """Return the modules of the classifiers of a network; only timm's have more than one."""
+    return from_timm.heads(model) or [partition(shapes_of(model.state_dict())).head]
+
+
+def fitting(
+    theta: Checkpoint,
+    model: nn.Module,
+    *,
+    image_size: int,
+    arch: str = "",
+    without: Iterable[str] = (),
+) -> dict[str, Tensor]:
+    """Return theta's tensors for `model`, under its keys, but those of the modules `without`.
+
+    The position embedding of a ViT is interpolated to `image_size` pixels a side. Modules outside
+    of the network (auxiliary classifiers, decoders, losses) are left behind, which is said. Raises
+    InputError naming the tensor (and both shapes) unless the rest is exactly that of the network: a
+    layer that stayed random unnoticed would falsify T. arch: name of the network, for messages.
+    """
+    check_finite(theta)
+    own = model.state_dict()
+    tensors = align(theta.tensors, own)
+    try:
+        fitted = from_timm.converted(fit_to_image_size(tensors, image_size), model)
+        resized = [k for k in fitted if k in tensors and fitted[k].shape != tensors[k].shape]
+        fitted = {k: v for k, v in fitted.items() if not any(in_module(k, x) for x in without)}
+        modules = {key.partition(".")[0] for key in own}
+        behind = [key for key in fitted if key.partition(".")[0] not in modules]
+        fitted = {key: value for key, value in fitted.items() if key not in behind}
+        wanted = [key for key in own if not any(in_module(key, x) for x in without)]
+        check_tensors(fitted, {key: own[key] for key in wanted})
+    except InputError as error:
+        name = f"{arch or 'the network'}{' (the default)' if arch == DEFAULT else ''}"
+        raise InputError(
+            f"{theta.path} does not fit {name}: {error}{advice(theta, arch)}"
+        ) from error
+    if behind:
+        warn(f"{theta.path}: outside of the network, and left behind: {names_of(behind)}")
+    if resized:
+        say(f"{theta.path}: {names_of(resized)} interpolated to {image_size} pixels a side")
+    return fitted
+
+
+def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise InputError, without the name of the file, unless the tensors are those of a network.
+
+    own: its state dict.
+    """
+    # Files from before torch 0.4.1 lack these counters, which nothing here reads.
+    wanted = [key for key in own if not key.endswith("num_batches_tracked")]
+    missing = [key for key in wanted if key not in tensors]
+    if len(missing) == len(wanted):
+        raise InputError(f"none of its {len(tensors)} tensors has a name that the network knows")
     if missing:
-        raise InputError(f"{where}: {missing[0]} is missing ({len(missing)} in all)")
-    for key in given:
+        raise InputError(f"{missing[0]} is missing ({len(missing)} in all)")
+    for key, value in tensors.items():
         if key not in own:
-            raise InputError(f"{where}: the network has no tensor {key}")
-        if given[key].shape != own[key].shape:
+            raise InputError(f"the network has no tensor {key}")
+        if value.shape != own[key].shape:
             raise InputError(
-                f"{where}: {key} is {list(given[key].shape)} in the file "
-                f"and {list(own[key].shape)} in the network"
+                f"{key} is {list(value.shape)} in the file and {list(own[key].shape)} in the "
+                "network"
             )
-    model.load_state_dict(given, strict=False)
-    return fresh
+        if own[key].is_floating_point() and not (is_plain(value) and value.element_size() > 1):
+            type_ = str(value.dtype).removeprefix("torch.")
+            raise InputError(f"{key} is {type_}; dequantise the file first")
 
 
 def freeze(model: nn.Module, pattern: str | None) -> None:

@@ -180,9 +180,12 @@ def as_checkpoint(tensors, tmp_path):
             lambda t: t.update({"conv1.weight": torch.zeros(8, 3, 3, 3)}),
             r"conv1\.weight is \[8, 3, 3, 3\] in the file and \[8, 3, 7, 7\] in the network",
         ),
-        (lambda t: t.update({"extra.weight": torch.zeros(2)}), r"no tensor extra\.weight"),
         (
-            lambda t: [t.update({f"encoder_q.{k}": t.pop(k)}) for k in list(t)],
+            lambda t: t.update({"bn1.extra": torch.zeros(2)}),
+            r"the network has no tensor bn1\.extra",
+        ),
+        (
+            lambda t: [t.update({f"a{i}.{k}": t.pop(k)}) for i, k in enumerate(list(t))],
             "none of its .* tensors has a name that the network knows",
         ),
     ],

@@ -345,9 +345,9 @@ def test_tensor_of_another_shape_is_named_with_both(step_3, tmp_path):
 
 def test_files_without_a_key_in_common_are_refused(step_3, tmp_path):
     r, a, b = triple(resnet_shapes(), 0)
-    b = {f"encoder_q.{key}": value for key, value in b.items()}
+    b = {f"{key}_g".replace("weight_g", "g.weight"): value for key, value in b.items()}
     args = write_triple(tmp_path, (r, a, b))
-    assert_refused(step_3(*args, "--no_plot"), "none of the 13 weights .* such as encoder_q")
+    assert_refused(step_3(*args, "--no_plot"), "none of the 13 weights .* such as conv1.g.weight")
 
 
 def test_network_of_no_known_family_has_a_layer_per_weight(step_3, tmp_path):
@@ -404,7 +404,7 @@ def test_help_has_a_group_of_the_task_and_one_of_the_output(capsys):
     text = capsys.readouterr().out
     task, output = text.partition("\ntask:\n")[2].split("\noutput:\n")
     for options, group in (
-        ("-r -a -b --arch --num_classes --group", task),
+        ("-r -a -b --arch --subtree --num_classes --group", task),
         ("--per_tensor --json --csv --plot --no_plot --panels --show", output),
     ):
         assert re.findall(r"^  (-\w|--\w+) ", group, re.MULTILINE) == options.split()

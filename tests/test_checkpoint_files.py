@@ -18,7 +18,7 @@ from disks import small_disk
 from torch import nn
 
 from console import InputError
-from models import checkpoint, paths
+from models import checkpoint, formats, paths
 from safe_io import sha256
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"]
@@ -149,7 +149,9 @@ def test_the_first_of_several_wrappers_is_used_and_said(with_b):
     other = {key: value + 5 for key, value in network()[2].items()}
     ran = with_b(saved({"ema": other, "model": network()[2], "teacher": other}))
     path = ran.args[5]
-    assert_measured(ran, f"warning: {path} holds model, teacher, ema; using 'model'\n")
+    assert_measured(
+        ran, f"warning: {path} holds model, teacher, ema; using 'model' (--subtree takes another)\n"
+    )
 
 
 def test_wrapper_that_nobody_knows_is_refused_with_its_keys(with_b):
@@ -321,7 +323,7 @@ def test_file_that_may_not_be_read_is_refused(with_b, monkeypatch):
             return open(name, *args, **options)
 
         torch.save(network()[2], path)
-        monkeypatch.setattr(checkpoint, "open", refuse, raising=False)
+        monkeypatch.setattr(formats, "open", refuse, raising=False)
 
     assert_refused(with_b(make), r"cannot read \S+b\.pth: Permission denied")
 

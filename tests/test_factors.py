@@ -567,7 +567,8 @@ def assert_refused(code, capsys, message):
 
 def test_features_that_are_not_finite_are_counted(images, tmp_path, capsys):
     state = build("resnet50_w8", 4).state_dict()
-    state["layer4.2.bn3.bias"][3] = float("nan")
+    for key in ("layer4.2.conv3.weight", "layer4.2.bn3.weight"):
+        state[key][3] = 1e30  # finite, but not their product
     checkpoint.write(tmp_path / "a.pth", state)
     code = call(images, tmp_path / "a.pth", tmp_path / "r.csv")
     assert_refused(code, capsys, "features of 400 of 400 images of Folder:source; theta_A may have")

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from console import InputError, Interrupted, SaidByFirst, say, under_torchrun, warn
-from models import checkpoint
+from models import checkpoint, formats
 from safe_io import atomic_path, locked, sha256, sibling, start_time
 
 from . import distributed
@@ -158,7 +158,7 @@ class ResumeFile:
         files = [file for file in (self.newest, self.previous) if file.exists()]
         for file in files:
             try:
-                content = checkpoint.unpickle(file)
+                content = formats.unpickle(file)
                 config, version = content["config"], content.get("version")
             except (InputError, KeyError, TypeError):
                 warn(f"{file} is damaged" + "; going back to the one before" * (file != files[-1]))
