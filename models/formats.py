@@ -1,7 +1,9 @@
 """Formats of parameter files: PyTorch's, safetensors, and files in several parts with an index."""
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -113,13 +115,17 @@ def unpickle(path: Path) -> Any:
         raise InputError(f"{path} is empty; copy or write it again")
     try:
         can_map = start == b"PK\x03\x04" and check_zip(path)
-        with (
-            torch.serialization.safe_globals(harmless_globals()),
-            warnings.catch_warnings(),
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.serialization.safe_globals(harmless_globals()))
             # torch warns before it refuses; the error says enough.
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
+            stack.callback(logging.disable, logging.root.manager.disable)
+            logging.disable()
+            source = path
+            if path.suffix == ".safetensors":  # torch goes by that name
+                source, can_map = stack.enter_context(open(path, "rb")), False
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=can_map)
     except Exception as error:
         # A file that is not a checkpoint can raise nearly anything (KeyError for a text file,
         # EOFError, RuntimeError, ...), so this one place catches every exception.
