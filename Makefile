@@ -31,17 +31,25 @@ experiment: .venv/installed
 	$(TUNE) --max_epoch 30 -a $(OUT)/random_init_model.pth -b $(OUT)/cifar10_scratch_model.pth
 	for seed in 0 1 2; do $(FEW) --max_samples 5000 --max_epoch 60 --seed $$seed \
 	  -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_5000_seed$${seed}_model.pth || exit; done
+	for seed in 0 1 2; do $(FEW) --max_samples 5000 --max_epoch 60 --seed $$seed --drop_last \
+	  -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_5000_drop_last_seed$${seed}_model.pth || exit; done
 	for seed in 0 1 2 3 4; do $(FEW) --max_samples 500 --max_epoch 200 --seed $$seed \
 	  -a $(OUT)/tiny_imagenet_model.pth -b $(OUT)/cifar10_500_seed$${seed}_model.pth || exit; done
 	$(RUN) pretrain_on_ImageNet.py --arch resnet50_w16 --max_epoch 0 --seed 1 \
 	  -r $(OUT)/random_init_seed1_model.pth
 	$(FEW) --max_samples 5000 --max_epoch 60 \
 	  -a $(OUT)/random_init_seed1_model.pth -b $(OUT)/cifar10_5000_null_model.pth
+	$(FEW) --max_samples 5000 --max_epoch 60 --drop_last \
+	  -a $(OUT)/random_init_seed1_model.pth -b $(OUT)/cifar10_5000_drop_last_null_model.pth
 	$(MEASURE) -a $(OUT)/tiny_imagenet_model.pth --json $(OUT)/results.json \
-	  -b '$(OUT)/cifar10_*seed*_model*.pth' $(OUT)/cifar10_model.pth \
-	  $(OUT)/cifar10_model_last.pth '$(OUT)/cifar10_scratch_model*.pth'
+	  -b '$(OUT)/cifar10_500_seed*_model*.pth' '$(OUT)/cifar10_5000_seed*_model*.pth' \
+	  $(OUT)/cifar10_model.pth $(OUT)/cifar10_model_last.pth '$(OUT)/cifar10_scratch_model*.pth'
+	$(MEASURE) -a $(OUT)/tiny_imagenet_model.pth --json $(OUT)/drop_last.json \
+	  -b '$(OUT)/cifar10_5000_drop_last_seed*_model*.pth'
 	$(MEASURE) -a $(OUT)/random_init_seed1_model.pth --json $(OUT)/null.json \
 	  -b '$(OUT)/cifar10_5000_null_model*.pth'
+	$(MEASURE) -a $(OUT)/random_init_seed1_model.pth --json $(OUT)/drop_last_null.json \
+	  -b '$(OUT)/cifar10_5000_drop_last_null_model*.pth'
 	$(RUN) -m pip install --quiet -r requirements-findings.txt
 	$(RUN) figures/results.py $(OUT) --plot $(OUT)/results.png
 
@@ -62,6 +70,6 @@ lint: .venv/installed-dev
 	$(RUN) -m pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-findings.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-findings.txt requirements-networks.txt .venv/installed
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@

@@ -2,7 +2,7 @@
 
     python figures/results.py [DIR]
 
-reads results.json and null.json (written by step 3) and the X.json of every run in DIR (default:
+reads MEASUREMENTS (written by step 3) and the X.json of every run in DIR (default:
 those of the shipped checkpoints), prints the table, T beside its chance level T0 and the ratio Q
 per layer, and writes results.png beside this file. Intervals are 95 % t intervals over seeds, which
 statsmodels computes (requirements-findings.txt).
@@ -25,10 +25,14 @@ FIGURE = Path(__file__).resolve().with_suffix(".png")
 ROWS = {
     "theta_A, 500": [f"cifar10_500_seed{seed}_model" for seed in range(5)],
     "theta_A, 5,000": [f"cifar10_5000_seed{seed}_model" for seed in range(3)],
+    "theta_A, 5,000, full batches": [f"cifar10_5000_drop_last_seed{s}_model" for s in range(3)],
     "theta_A, 50,000": ["cifar10_model"],
     "theta_r, 50,000": ["cifar10_scratch_model"],
     "another theta_r, 5,000": ["cifar10_5000_null_model"],
+    "another theta_r, 5,000, full batches": ["cifar10_5000_drop_last_null_model"],
 }
+# Written by step 3.
+MEASUREMENTS = ("results.json", "drop_last.json", "null.json", "drop_last_null.json")
 # Did not start from theta_A: no T, but the distance for Q.
 SCRATCH = "theta_r, 50,000"
 NULL = ROWS["another theta_r, 5,000"][0]
@@ -52,7 +56,7 @@ def read_runs(folder: Path) -> dict[str, Run]:
     with extra_packages():
         from findings.reader import read_json
     runs = {}
-    for name in ("results.json", "null.json"):
+    for name in MEASUREMENTS:
         try:
             for measured in read_json(folder / name, advice=ADVICE)["results"]:
                 stem = Path(measured["b"]).stem
