@@ -13,7 +13,7 @@ from console import InputError
 from safe_io import atomic_path, sha256
 
 from .containers import (
-    names_of,
+    names,
     open_container,
     take_network,
     take_subtree,
@@ -32,12 +32,14 @@ class Checkpoint:
     the network in the file.
     container: top-level key that held it, "" for a plain state dict.
     files: each file that was read, as it was then.
+    keeps_order: whether the tensors come in the order of the network's modules.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     container: str
     files: dict[Path, State] = field(default_factory=dict)
+    keeps_order: bool = True
 
     @property
     def shapes(self) -> Shapes:
@@ -90,8 +92,9 @@ def read(path: Path, *, subtree: str | None = None, needed: bool = True) -> Chec
     Tensors of a zip-format file stay memory-mapped. subtree, needed: as for `of_content`. Raises
     InputError, naming the file, for anything that is not a state dict.
     """
-    content, files = load(path)
-    return replace(of_content(content, path, subtree=subtree, needed=needed), files=files)
+    content, files, keeps_order = load(path)
+    theta = of_content(content, path, subtree=subtree, needed=needed)
+    return replace(theta, files=files, keeps_order=keeps_order)
 
 
 def of_content(
@@ -109,7 +112,7 @@ def of_content(
     content, container, rest = open_container(content, path, (subtree or "").strip("."))
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
-        raise InputError(f"{path} holds no tensors; its top-level keys are: {names_of(content)}")
+        raise InputError(f"{path} holds no tensors; its top-level keys are: {names(content)}")
     if any(type(v).__name__ in ("DTensor", "ShardedTensor") for v in tensors.values()):
         raise InputError(f"{path} holds {DISTRIBUTED}")
     if any(v.is_meta for v in tensors.values()):
@@ -118,7 +121,7 @@ def of_content(
     chosen = take_subtree(tensors, rest) if rest else {}
     if rest and needed and not chosen:
         modules = dict.fromkeys(key.partition(".")[0] for key in tensors)
-        raise InputError(f"{path} holds no {subtree}; --subtree can be: {names_of(modules)}")
+        raise InputError(f"{path} holds no {subtree}; --subtree can be: {names(modules)}")
     if not chosen:
         chosen = take_network(tensors, shapes_of(tensors), path)
     return Checkpoint(path, to_today(chosen), container)

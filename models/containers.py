@@ -9,7 +9,7 @@ from torch import Tensor
 
 from console import InputError, warn
 
-from .dialects import partition_of
+from .dialects import family_of, partition_of
 from .layers import Shapes
 
 # Where training scripts put the state dict, in the order of preference.
@@ -70,12 +70,12 @@ def without_wrappers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Ten
 
     Raises InputError where that gives two tensors one key.
     """
-    names = {key: unwrapped(key) or key for key in tensors}
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    renamed = {key: unwrapped(key) or key for key in tensors}
+    twice = [name for name, count in Counter(renamed.values()).items() if count > 1]
     if twice:
-        keys = [key for key in names if names[key] == twice[0]]
-        raise InputError(f"{path} holds one tensor twice: {names_of(keys)}; leave one of them")
-    return {names[key]: value for key, value in tensors.items()}
+        keys = [key for key in renamed if renamed[key] == twice[0]]
+        raise InputError(f"{path} holds one tensor twice: {names(keys)}; leave one of them")
+    return {renamed[key]: value for key, value in tensors.items()}
 
 
 def unwrapped(key: str) -> str:
@@ -98,13 +98,13 @@ def take_network(tensors: Mapping[str, Tensor], shapes: Shapes, path: Path) -> d
     prefixes = networks(shapes)
     if len(prefixes) > 1:
         raise InputError(
-            f"{path} holds several networks: {names_of(x[:-1] for x in prefixes)}; choose one of "
+            f"{path} holds several networks: {names(x[:-1] for x in prefixes)}; choose one of "
             "them with --subtree"
         )
     prefix = prefixes[0] if prefixes else common_prefix(shapes)
     behind = [key for key in shapes if not key.startswith(prefix)]
     if behind:
-        warn(f"{path}: the network {prefix[:-1]} is taken; left behind: {names_of(behind)}")
+        warn(f"{path}: the network {prefix[:-1]} is taken; left behind: {names(behind)}")
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
@@ -119,7 +119,7 @@ def networks(shapes: Shapes, prefix: str = "") -> list[str]:
         if rest:
             children.setdefault(child, {})[rest] = shape
     grouped = partition_of(shapes)
-    if not grouped.family:
+    if not family_of(grouped):
         # A part of a block may look like a network, but it has no stem.
         inner = [x for x in children if len(children) == 1 or has_stem(children[x])]
         if prefix.count(".") == DEEPEST:
@@ -127,9 +127,10 @@ def networks(shapes: Shapes, prefix: str = "") -> list[str]:
         return [y for x in inner for y in networks(children[x], f"{prefix}{x}.")]
     # A family may be recognised under the prefix of a base model, too, as in `vit.encoder`. With
     # a linear classifier beside that, the whole is the network.
-    holders = dict.fromkeys(key.partition(".")[0] for key in grouped.counted)
+    counted = set(grouped.counted)
+    holders = dict.fromkeys(key.partition(".")[0] for key in shapes if key in counted)
     beside = [k for k, v in shapes.items() if len(v) > 1 and k.partition(".")[0] not in holders]
-    if [key.rpartition(".")[0] for key in beside] == [grouped.head]:
+    if beside == [f"{grouped.head}.weight"]:
         return [prefix]
     inner = [
         networks(below, f"{prefix}{x}.") if has_stem(below) else []
@@ -139,8 +140,8 @@ def networks(shapes: Shapes, prefix: str = "") -> list[str]:
 
 
 def has_stem(shapes: Shapes) -> bool:
-    """Whether there is a convolution of images, which have 2 to 16 channels."""
-    return any(len(x) >= 4 and 2 <= x[1] <= 16 and x[-1] > 1 for x in shapes.values())
+    """Whether there is a convolution of images, or of their patches (48 channels at most)."""
+    return any(len(x) >= 4 and 2 <= x[1] <= 48 and x[-1] > 1 for x in shapes.values())
 
 
 def common_prefix(keys: Iterable[str]) -> str:
@@ -153,7 +154,7 @@ def common_prefix(keys: Iterable[str]) -> str:
         prefix = longer[0]
 
 
-def names_of(keys: Iterable) -> str:
+def names(keys: Iterable) -> str:
     """Return the first keys as text for a message, "none" if there are none."""
     keys = [str(key) for key in keys]
     more = f", ... ({len(keys)} in all)" if len(keys) > MOST_NAMES else ""

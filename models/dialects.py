@@ -102,7 +102,7 @@ def partition_of(shapes: Shapes) -> Partition:
     """Return the layers of a network in any dialect, under its own names."""
     own = partition(shapes)
     today = to_torchvision(shapes)
-    if own.family or list(today) == list(shapes):
+    if family_of(own) or list(today) == list(shapes):
         return own
     names = dict(zip(today, shapes, strict=True))
     grouped = partition(today)
@@ -114,6 +114,11 @@ def partition_of(shapes: Shapes) -> Partition:
     return Partition(shapes, tuple(layers), head, grouped.family)
 
 
+def family_of(grouped: Partition) -> str:
+    """Return the name of the family, "" where the network is of none."""
+    return getattr(grouped.family, "name", grouped.family)
+
+
 def name_of(shapes: Shapes) -> str:
     """Return the name of the network that has these tensors, or a description of an unknown one.
 
@@ -123,6 +128,6 @@ def name_of(shapes: Shapes) -> str:
     today = to_torchvision(shapes)
     grouped = partition(today)
     positions = today.get(POSITION, (0, 0))[1] - 1
-    if grouped.family == "ViT" and (positions < 1 or math.isqrt(positions) ** 2 != positions):
+    if family_of(grouped) == "ViT" and (positions < 1 or math.isqrt(positions) ** 2 != positions):
         return "a ViT of another kind"
     return identify(grouped)

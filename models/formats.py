@@ -41,8 +41,10 @@ def state_of(path: Path) -> State:
     return status.st_size, status.st_ino, status.st_mtime_ns
 
 
-def load(path: Path) -> tuple[Any, dict[Path, State]]:
-    """Return the content of a file, and the state before reading of each file that holds it.
+def load(path: Path) -> tuple[Any, dict[Path, State], bool]:
+    """Return the content of a file, the state of each file that holds it, whether order is kept.
+
+    The states are those before reading. Safetensors and indexes keep no order of the tensors.
 
     The format is told by the first bytes, not by the name. Raises InputError for a file that cannot
     be read.
@@ -55,10 +57,10 @@ def load(path: Path) -> tuple[Any, dict[Path, State]]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if start.lstrip().startswith(b"{"):
         content, parts = read_index(path)
-        return content, state | parts
+        return content, state | parts, False
     if is_safetensors(path, start):
-        return read_safetensors(path), state
-    return unpickle(path), state
+        return read_safetensors(path), state, False
+    return unpickle(path), state, True
 
 
 def is_safetensors(path: Path, start: bytes) -> bool:
@@ -90,7 +92,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[Path, State]]:
             raise InputError(f"{part} is missing, which {path} lists")
         if part == path or os.path.samefile(part, path):
             raise InputError(f"{path} lists itself as a part")
-        tensors, state = load(part)
+        tensors, state, _ = load(part)
         if not isinstance(tensors, dict):
             raise InputError(f"{part} holds a {type(tensors).__name__}, not a state dict")
         content |= tensors

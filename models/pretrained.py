@@ -12,7 +12,7 @@ from safe_io import sibling
 from . import DEFAULT, from_timm
 from .architecture import advice
 from .checkpoint import Checkpoint, is_plain, shapes_of
-from .containers import names_of
+from .containers import names
 from .dialects import align
 from .layers import in_module, partition
 from .vit import fit_to_image_size
@@ -44,12 +44,6 @@ def load_pretrained(
     model.load_state_dict(
         fitting(theta, model, image_size=image_size, arch=arch, without=heads), strict=False
     )
-    if not sibling(theta.path, ".json").is_file():
-        say(
-            f"{theta.path} has no record of step 1 beside it; public weights were mostly trained "
-            "on images normalised with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225, "
-            "here it is 0.5 and 0.225"
-        )
     return [key for key in own if any(in_module(key, x) for x in heads)]
 
 
@@ -90,10 +84,21 @@ def fitting(
         raise InputError(
             f"{theta.path} does not fit {name}: {error}{advice(theta, arch)}"
         ) from error
+    for key, value in fitted.items():
+        if own[key].is_floating_point() and not (is_plain(value) and value.element_size() > 1):
+            type_ = str(value.dtype).removeprefix("torch.")
+            raise InputError(f"{theta.path}: {key} is {type_}; dequantise the file first")
     if behind:
-        warn(f"{theta.path}: outside of the network, and left behind: {names_of(behind)}")
+        warn(f"{theta.path}: outside of the network, and left behind: {names(behind)}")
     if resized:
-        say(f"{theta.path}: {names_of(resized)} interpolated to {image_size} pixels a side")
+        say(f"{theta.path}: {names(resized)} interpolated to {image_size} pixels a side")
+    # Training runs write one beside what they train.
+    if not sibling(theta.path, ".json").is_file():
+        say(
+            f"{theta.path} has no record of a run beside it; if its weights are public, they were "
+            "probably trained on images normalised with mean 0.485, 0.456, 0.406 and deviation "
+            "0.229, 0.224, 0.225; here it is 0.5 and 0.225"
+        )
     return fitted
 
 
@@ -117,9 +122,6 @@ def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
                 f"{key} is {list(value.shape)} in the file and {list(own[key].shape)} in the "
                 "network"
             )
-        if own[key].is_floating_point() and not (is_plain(value) and value.element_size() > 1):
-            type_ = str(value.dtype).removeprefix("torch.")
-            raise InputError(f"{key} is {type_}; dequantise the file first")
 
 
 def freeze(model: nn.Module, pattern: str | None) -> None:

@@ -565,13 +565,13 @@ def assert_refused(code, capsys, message):
     assert "Traceback" not in err
 
 
-def test_features_that_are_not_finite_are_counted(images, tmp_path, capsys):
+def test_theta_a_that_is_not_finite_is_named(images, tmp_path, capsys):
     state = build("resnet50_w8", 4).state_dict()
     for key in ("layer4.2.conv3.weight", "layer4.2.bn3.weight"):
         state[key][3] = 1e30  # finite, but not their product
     checkpoint.write(tmp_path / "a.pth", state)
     code = call(images, tmp_path / "a.pth", tmp_path / "r.csv")
-    assert_refused(code, capsys, "features of 400 of 400 images of Folder:source; theta_A may have")
+    assert_refused(code, capsys, r"a\.pth: layer4\.2\.bn3\.bias holds NaN or infinity")
     assert not (tmp_path / "r.csv").exists()
 
 

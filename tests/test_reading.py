@@ -27,6 +27,7 @@ from console import InputError, run
 from models import build, checkpoint, from_timm
 from models.architecture import check_architecture
 from models.checkpoint import Checkpoint, of_content, of_mapping
+from models.containers import networks
 from models.pretrained import load_pretrained
 
 timm = pytest.importorskip("timm")
@@ -34,6 +35,7 @@ timm = pytest.importorskip("timm")
 TRIPLE = triple(resnet_shapes(), 0)
 WITHOUT_HEAD = tuple({k: v for k, v in x.items() if "fc" not in k} for x in TRIPLE)
 MATRIX = torch.randn(4, 4)
+HEADS = ("fc.", "classifier.", "heads.")
 
 
 @pytest.fixture
@@ -119,6 +121,23 @@ def test_several_networks_are_listed_and_one_is_chosen(step_3, tmp_path):
     assert (ran.stdout, ran.stderr) == (expected(step_3, tmp_path / "plain"), "")
     message = r"a\.pth holds no encoder; --subtree can be: encoder_q, encoder_k, queue"
     assert_refused(step_3(*args, "--subtree", "encoder"), message)
+
+
+@pytest.mark.parametrize("arch", ["resnet50_w8", "densenet121", "vit_small"])
+@pytest.mark.parametrize("head", [True, False])
+def test_networks_in_a_file(arch, head):
+    with torch.device("meta"):
+        own = build(arch).state_dict()
+    shapes = {k: tuple(v.shape) for k, v in own.items() if head or not k.startswith(HEADS)}
+    for keys in (shapes, {timm_key(k): v for k, v in shapes.items()}):
+        assert networks(keys) == [""]
+        assert networks(prefixed("net.student.", keys)) == ["net.student."]
+        parts = {**prefixed("backbone.", keys), "head.0.weight": (8, 8), "head.2.weight": (8, 8)}
+        assert networks(parts) == ["backbone."]
+        two = {**prefixed("q.", keys), **prefixed("k.", keys), "queue": (8, 8)}
+        assert networks(two) == ["q.", "k."]
+    assert networks({"layers.0.weight": (8, 3, 3, 3), "layers.1.weight": (4, 8)}) == []
+    assert networks({".".join("a" * n) + ".w": (2, 2) for n in range(1, 500)}) == []
 
 
 def test_subtree_chooses_among_containers(tmp_path):
