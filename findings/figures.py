@@ -6,14 +6,18 @@
     python -m findings figures --along X.csv MORE.csv --out DIR
 
 What the input allows is drawn. Of a table, whose columns are those of the regression: `scaling`, T
-against images and steps on logarithmic axes with lines and their 95 % intervals, one for every
-value of the other size; `regression`, ln T as fitted and as measured. Of JSON files: `layers`, T
-over the blocks of every result; `null`, T beside its chance level T0 (the same fine-tuning from an
-independent random start) and T / T0.
+against images and steps on logarithmic axes with lines and their 95 % intervals over the rows, one
+for every value of the other size; `regression`, ln T as fitted and as measured. Of JSON files:
+`layers`, T over the blocks of every result; `null`, T beside T0 (the same fine-tuning with
+one thing taken away: from another random start, from a shuffled theta_A, or with random labels) and
+T / T0. The results of --json are seeds of one experiment then, and so are those of --null. T is
+divided by T0 at one budget only: results of other budgets are refused.
 
-Of the table of a study: `scaling`; `layers`, a panel per number of images; `depth`, T, T0 and
-T / T0 over the blocks; `predicted`, T as predicted from N and S and as measured; `regression` with
---predictors or --with only. Bands are one standard deviation over seeds.
+Of the table of a study: `scaling`, with lines through the means of the seeds; `layers`, a panel per
+number of images; `depth`, T, T0 and T / T0 over the blocks; `predicted`, T as measured and as
+predicted from N and S by one line; `regression` with --predictors or --with only. Bands are one
+standard deviation over seeds. T0 of a random start rises with the width of the layers, so that
+T / T0 falls with depth whatever T does: it is no evidence about transfer.
 
 Of the X.csv of runs with `finetune.py -r`, beside their X.json: `along`, T after every epoch. Where
 the learning rate falls, T of an earlier epoch is not that of a shorter run, which would have been
@@ -32,9 +36,11 @@ from statsmodels.regression.linear_model import OLS
 
 from console import ArgumentParser, InputError, say, warn
 from measurement import plot
+from measurement.checks import budget_differences
 
 from .published import LOG
 from .reader import (
+    RANDOM,
     TASK,
     Table,
     comparable_rows,
@@ -45,7 +51,7 @@ from .reader import (
     read_table,
 )
 from .regression import DEFAULT, add_predictor_options, regress
-from .summary import BUDGET, chance, keys, layer_columns
+from .summary import layer_columns, log_layers, same_budget
 
 # Columns that T is drawn against -> label of the axis, and the noun of its numbers.
 SIZES = {"N": ("Training images", "images"), "steps": ("Optimiser steps", "steps")}
@@ -105,8 +111,9 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
     """T against each of the sizes, with the line of ln T on its logarithm.
 
     Where the other size has two to four values, a line for each, or rows that differ in it would
-    pass for noise.
+    pass for noise. Of a study, whose rows are seeds and no data sets, the lines join means.
     """
+    is_study = "start" in table.columns
     log_t = read_column(table, LOG + "T")
     columns = {size: read_column(table, size) for size in SIZES if find_column(table, size)}
     figure, panels = plot.make_figure(len(sizes))
@@ -120,9 +127,13 @@ def draw_scaling(table: Table, sizes: list[str]) -> Figure:
             noun = SIZES[other][1]
             for i, value in enumerate(values):
                 rows = columns[other] == value
-                draw_line(axes, log_x[rows], log_t[rows], i, f"{value:,.10g} {noun}")
+                draw = join_means if is_study else draw_line
+                draw(axes, log_x[rows], log_t[rows], i, f"{value:,.10g} {noun}")
             axes.legend(fontsize=7, loc="upper center")
             axes.set_title(f"at equal numbers of {noun}, {len(log_t)} rows")
+        elif is_study:
+            axes.loglog(np.exp(log_x), np.exp(log_t), **plot.line_style(0) | {"linestyle": ""})
+            axes.set_title(f"{len(log_t)} rows")
         else:
             slope = draw_line(axes, log_x, log_t)
             axes.set_title(f"{slope}, {len(log_t)} rows")
@@ -146,7 +157,7 @@ def has_line(log_x: np.ndarray) -> bool:
 def draw_line(
     axes: Any, log_x: np.ndarray, log_t: np.ndarray, number: int = 0, label: str = ""
 ) -> str:
-    """Points, least-squares line, and the 95 % interval of the line (not of a new point).
+    """Points, least-squares line, and the line's 95 % interval over the rows (not of a new point).
 
     number: of the line style. Returns the slope in words, which the legend has, too, if there is a
     label. Points alone where no line can be fitted.
@@ -171,8 +182,17 @@ def draw_line(
     return slope
 
 
+def join_means(axes: Any, log_x: np.ndarray, log_t: np.ndarray, number: int, label: str) -> None:
+    """Points, and a line through their geometric means at every x."""
+    style = plot.line_style(number)
+    axes.loglog(np.exp(log_x), np.exp(log_t), **style | {"linestyle": ""})
+    x, position = np.unique(log_x, return_inverse=True)
+    means = np.bincount(position, log_t) / np.bincount(position)
+    axes.loglog(np.exp(x), np.exp(means), label=label, **style | {"linewidth": 1})
+
+
 def draw_regression(table: Table, names: list[str]) -> Figure:
-    """ln T as fitted on the named columns and as measured; on the dashed line they agree.
+    """ln T as fitted on the named columns and as measured; on the grey line they agree.
 
     Raises InputError where the regression cannot be fitted.
     """
@@ -180,7 +200,7 @@ def draw_regression(table: Table, names: list[str]) -> Figure:
     figure, (axes,) = plot.make_figure(1)
     measured, fitted = result.fit.model.endog, result.fit.fittedvalues
     ends = [min(measured.min(), fitted.min()), max(measured.max(), fitted.max())]
-    axes.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
+    axes.plot(ends, ends, color="0.7", linewidth=0.8, zorder=0)
     axes.plot(measured, fitted, "o", markersize=4)
     if len(table.rows) <= NAMED:
         for line, x, y in zip(table.rows.index, measured, fitted, strict=True):
@@ -207,22 +227,22 @@ def draw_regression(table: Table, names: list[str]) -> Figure:
 def figures_of_study(table: Table, whole: Table) -> dict[str, Figure]:
     """The further figures of a study; says which are left out, and why.
 
-    table: the rows that compare; whole: all rows, with the null runs. Raises InputError for a size
-    or T of a layer that is no number; infinity is one for T.
+    table: the rows that compare; whole: all rows, with the random starts. Raises InputError for a
+    size or T of a layer that is no number (infinity is one for T), and as `same_budget`.
     """
     rows, layers = whole.rows.copy(), layer_columns(whole)
     for column in ("samples", "steps", *layers):
         if column in rows:
             rows[column] = read_column(whole, column, finite=column not in layers)
     runs = rows.loc[table.rows.index]
-    nulls = rows[rows["start"] == "null"]
     missing = [column for column in ("samples", "steps", "seed") if column not in rows.columns]
     if missing or not layers:
         say(f"not drawn: layers, depth; {whole.path} has no column {(*missing, 'T LAYER')[0]}")
         return attempt("predicted", draw_predicted, table)
+    budgets = same_budget(runs, rows[rows["start"].isin(RANDOM)])
     return {
         **attempt("layers", draw_layers, runs, layers),
-        **attempt("depth", draw_depth, runs, nulls, layers),
+        **attempt("depth", draw_depth, budgets, layers),
         **attempt("predicted", draw_predicted, table),
     }
 
@@ -251,37 +271,40 @@ def draw_layers(runs: pd.DataFrame, layers: list[str]) -> Figure:
     return figure
 
 
-def draw_depth(runs: pd.DataFrame, nulls: pd.DataFrame, layers: list[str]) -> Figure:
+def draw_depth(budgets: list[tuple[pd.DataFrame, pd.DataFrame]], layers: list[str]) -> Figure:
     """T, T0 and T / T0 over the blocks, a line per number of steps.
 
-    Of one data set and number of images: those with the most runs that have null runs at the same
-    budget. T0 is the mean of the null runs, and T / T0 takes it as given: its band is the spread of
-    T. Raises InputError where no run has a null.
+    budgets: runs from theta_A and from random starts. Of one data set and number of images: those
+    with the most runs. T / T0 is of geometric means over seeds and starts and has no band. Raises
+    InputError without budgets.
     """
-    with_null = runs[keys(runs, BUDGET).isin(keys(nulls, BUDGET))]
-    if with_null.empty:
-        raise InputError("there is no null run at the budget of a run from theta_A")
-    chosen = max(group_rows(with_null, (*TASK, "samples")), key=len)
+    if not budgets:
+        raise InputError("there is no random start at the budget of a run from theta_A")
+    tasks = group_rows(pd.concat([runs for runs, _ in budgets]), (*TASK, "samples"))
+    chosen = max(tasks, key=len)
+    budgets = [pair for pair in budgets if pair[0].index[0] in chosen.index]
+    budgets.sort(key=lambda pair: pair[0]["steps"].iloc[0])
     t, t0, ratios = [], [], []
-    for i, (s, rows) in enumerate(largest_steps(chosen)):
-        random = nulls[keys(nulls, BUDGET).isin(keys(rows, BUDGET))]
-        ratio = rows[layers] / chance(rows, nulls, layers)
-        t.append(mean_curve(f"{s:,.10g} steps ({seeds(rows)})", rows[layers], i))
-        t0.append(mean_curve(f"{s:,.10g} steps ({seeds(random)})", random[layers], i))
-        ratios.append(mean_curve(f"{s:,.10g} steps", ratio, i))
+    for i, (runs, random) in enumerate(budgets[-len(plot.STYLES) :]):
+        steps = f"{runs['steps'].iloc[0]:,.10g} steps"
+        logs = (log_layers(rows, layers).mean(axis=0) for rows in (runs, random))
+        t.append(mean_curve(f"{steps} ({seeds(runs)})", runs[layers], i))
+        t0.append(mean_curve(f"{steps} ({seeds(random)})", random[layers], i))
+        ratios.append(plot.Curve(np.exp(np.subtract(*logs)), label=steps, style=i))
 
     figure, panels = plot.make_figure(3)
     for axes, curves, label, title in zip(
         panels,
         (t, t0, ratios),
         ("$T$", "$T_0$", "$T / T_0$"),
-        (task(chosen), "the same from random starts", "dashed: no better than chance"),
+        (task(chosen), "the same from random starts", "falls with depth whatever $T$ does"),
         strict=True,
     ):
         # T0 rises with depth.
         plot.draw_curves(axes, curves, legend="lower right" if curves is t0 else "best")
         axes.set_ylabel(label)
-        axes.set_title(title, parse_math=False)
+        # A name may hold dollar signs.
+        axes.set_title(title, parse_math=curves is ratios)
     share_limits(panels[:2], t + t0)
     return figure
 
@@ -296,7 +319,7 @@ def draw_predicted(table: Table) -> Figure:
     predicted = np.exp(result.fit.model.endog - result.influence.resid_press)
     figure, (axes,) = plot.make_figure(1)
     ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
-    axes.loglog(ends, ends, color="0.6", linewidth=0.8, linestyle="--")
+    axes.loglog(ends, ends, color="0.7", linewidth=0.8, zorder=0)
     steps = read_column(table, "steps")
     distinct = np.unique(steps)
     several = len(distinct) <= len(plot.STYLES)
@@ -311,9 +334,7 @@ def draw_predicted(table: Table) -> Figure:
         f"{'-' if x < 0 else '+'} {abs(x):.2f} ln {size}"
         for x, size in zip(result.slopes, "NS", strict=True)
     )
-    axes.set_title(
-        f"ln T = a {slopes}, R2 {result.fit.rsquared:.2f}, {len(measured)} rows", fontsize=9
-    )
+    axes.set_title(f"one line, ln T = a {slopes}, {len(measured)} rows", fontsize=9)
     axes.set(xlabel=f"{plot.T_LABEL}, measured", ylabel=f"{plot.T_LABEL}, from the other rows")
     plot.label_decades(axes.xaxis, axes.yaxis)
     return figure
@@ -358,12 +379,18 @@ def mean_curve(label: str, profiles: pd.DataFrame | np.ndarray, style: int = 0) 
 
 
 class Profile(NamedTuple):
-    """T of one result over the depth; layers: names, without the classifier, which is new."""
+    """T of one result over the depth.
+
+    layers: names, without the classifier, which is new. record: of its training, {} where the file
+    has none. theta_r: its SHA-256, where it is known.
+    """
 
     name: str
     transferability: float
     values: list[float]
     layers: list[str]
+    record: dict[str, Any]
+    theta_r: str | None
 
 
 def read_profiles(path: Path) -> list[Profile]:
@@ -371,7 +398,7 @@ def read_profiles(path: Path) -> list[Profile]:
     advice = "give a JSON file of step 3 (cal_transferability.py --json)"
     content = read_json(path, advice=advice)
     try:
-        profiles = [read_profile(result) for result in content["results"]]
+        profiles = [read_profile(result, content.get("arch")) for result in content["results"]]
     except (ValueError, KeyError, TypeError, ArithmeticError):
         profiles = []
     if not profiles or not all(profile.layers for profile in profiles):
@@ -381,14 +408,21 @@ def read_profiles(path: Path) -> list[Profile]:
     return profiles
 
 
-def read_profile(result: dict[str, Any]) -> Profile:
+def read_profile(result: dict[str, Any], arch: str | None) -> Profile:
     """One entry of the results; a value that is not finite is stored by its name."""
     layers = result["layers"]
+    record = dict(result.get("record") or {})
+    if record:
+        record["arch"] = arch
+        if record.get("sum_lr") is not None:
+            record["sum_lr"] = float(record["sum_lr"])
     return Profile(
         Path(result["b"]).stem,
         float(result["transferability"]),
         [float(layer["transferability"]) for layer in layers],
         [layer["name"] for layer in layers if layer["distance_a_b"] is not None],
+        record,
+        result.get("sha256_r"),
     )
 
 
@@ -404,28 +438,60 @@ def draw_profiles(profiles: list[Profile]) -> Figure:
 def draw_null(t: list[Profile], t0: list[Profile]) -> Figure:
     """T and T0 by depth, and T / T0; means where there are several results, which are seeds then.
 
-    The band is one standard deviation of T. Raises InputError where the layers differ.
+    The band is one standard deviation of T; T / T0 is of geometric means. Raises InputError where
+    the layers or the budgets differ.
     """
     for profile in [*t, *t0]:
         if profile.layers != t[0].layers:
             raise InputError(f"--null: {t[0].name} and {profile.name} have other layers")
+    check_budgets(t, t0)
+    names = t[0].layers
+    values = [[x.values[: len(names)] for x in profiles] for profiles in (t, t0)]
+    tables = [pd.DataFrame(rows, columns=names) for rows in values]
     real, random = (
-        mean_curve(label, [x.values[: len(x.layers)] for x in profiles], style)
-        for label, profiles, style in (("$T$", t, 0), ("$T_0$", t0, 1))
+        mean_curve(label, table, style)
+        for style, (label, table) in enumerate(zip(("$T$", "$T_0$"), tables, strict=True))
     )
     figure, (left, right) = plot.make_figure(2)
     plot.draw_curve(left, real)
     plot.add_curve(left, random._replace(deviations=None))
     left.legend()
     left.set_title(f"$T$ {overall(t)}, $T_0$ {overall(t0)}")
-    ratio = real.values / np.where(random.values == 0, np.nan, random.values)
-    plot.draw_curve(right, plot.Curve(ratio))
+    log_ratio = np.subtract(*(log_layers(table, names).mean(axis=0) for table in tables))
+    plot.draw_curve(right, plot.Curve(np.exp(log_ratio)))
     right.set_ylabel("$T / T_0$")
-    right.set_title("dashed: no better than chance")
+    right.set_title(f"geometric mean {np.exp(np.nanmean(log_ratio)):.2f}")
     for axes in (left, right):
         axes.set_yscale("log")
         plot.label_decades(axes.yaxis)
     return figure
+
+
+def check_budgets(t: list[Profile], t0: list[Profile]) -> None:
+    """Raise InputError naming two results of unlike budgets; warn of results without a record.
+
+    The labels of T0 may be random where those of T are true, as its start may be another.
+    """
+    known = [profile for profile in [*t, *t0] if profile.record]
+    unknown = [profile.name for profile in [*t, *t0] if not profile.record]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        warn(
+            f"no record of the training of {unknown[0]}{more}: where T and T0 are of unlike "
+            "budgets, T / T0 means nothing"
+        )
+    for profile in known[1:]:
+        records = [known[0].record, profile.record]
+        if any(profile is x for x in t0) and profile.record.get("labels") == "random":
+            records = [record | {"labels": None} for record in records]
+        differing = budget_differences(records)
+        if len({known[0].theta_r, profile.theta_r} - {None}) > 1:
+            differing.append("theta_r")
+        if differing:
+            raise InputError(
+                f"{known[0].name} and {profile.name} differ in {', '.join(differing)}; T is "
+                "divided by T0 at one budget only"
+            )
 
 
 def overall(profiles: list[Profile]) -> str:

@@ -9,7 +9,7 @@ import finetune
 from console import InputError
 from datasets import full_name
 
-from .reader import read_table
+from .reader import RANDOM, read_table
 
 # Column of the plan -> option of finetune.py.
 OPTIONS = {
@@ -21,7 +21,7 @@ OPTIONS = {
     "weight_decay": "--weight_decay",
     "seed": "--seed",
 }
-STARTS = ("theta_A", "null")
+STARTS = ("theta_A", "random")
 COLUMNS = ("dataset", "start", *OPTIONS)
 NEEDED = ("dataset", "start", "steps", "seed")
 
@@ -57,7 +57,9 @@ class Setup:
 
     def start_file(self, row: Planned) -> Path:
         """The file that the run starts from."""
-        return self.a if row.cells["start"] == "theta_A" else self.out / f"null_seed{row.seed}.pth"
+        return (
+            self.a if row.cells["start"] == "theta_A" else self.out / f"random_seed{row.seed}.pth"
+        )
 
     def start_words(self, row: Planned) -> list[str]:
         """Arguments of pretrain_on_ImageNet.py that write the start; none for theta_A."""
@@ -128,6 +130,8 @@ def read_row(cells: dict[str, str]) -> Planned:
     for column in NEEDED:
         if not cells[column]:
             raise InputError(f"{column} is empty; every row needs one")
+    if cells["start"] in RANDOM:
+        cells["start"] = RANDOM[0]
     if cells["start"] not in STARTS:
         raise InputError(f"start is {cells['start']}; it must be one of {', '.join(STARTS)}")
     cells["dataset"] = full_name(cells["dataset"])

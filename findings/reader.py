@@ -26,6 +26,9 @@ from .published import COLUMNS, LOG
 # domain gap, D: intraclass variance, N: training images, K: classes.
 ALIASES = {symbol: (name,) for symbol, name in COLUMNS.items()}
 ALIASES["N"] += ("samples", "train_images")
+# Column `start` of a study's run from an independent random start; the second word is that of older
+# tables.
+RANDOM = ("random", "null")
 # What a run of a study is fine-tuned on.
 TASK = ("dataset", "classes")
 # Runs of a study compare where these agree: what T depends on besides task, images and steps.

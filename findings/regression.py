@@ -7,6 +7,7 @@
 The table has a row per data set and columns by name; those of the paper's equation are T, G, D and
 N (or transferability, domain_gap, intraclass_variance and data_amount). log_X is the natural
 logarithm of column X. Every predictor is standardised over the rows (mean 0, standard deviation 1).
+What is measured after fine-tuning, such as a loss, is no predictor.
 
 Of a study (a table with the column start) only the rows from theta_A count that share batch_size,
 lr, weight_decay and theta_A itself with most, and of each data set those with its most frequent
@@ -29,6 +30,10 @@ from .published import LOG, design, equation
 from .reader import Table, comparable_rows, find_column, read_column, read_table, resolve
 
 DEFAULT = "G,D,log_N"
+# Columns that are known only after fine-tuning, and beginnings of such names: they go with T and do
+# not explain it.
+OUTCOMES = ("train_loss", "val_acc", "probe_loss", "probe_acc", "kept_epoch", "geometric_mean")
+OUTCOMES_OF_LAYERS = ("T ", "distance_")
 # Smallest share of the largest singular value that is more than rounding.
 RANK_TOLERANCE = 1e-8
 # Number of rows shown of those that pull hardest.
@@ -119,7 +124,7 @@ def regress(table: Table, names: list[str]) -> Regression:
 
 
 def check_names(table: Table, names: list[str]) -> None:
-    """Raise InputError for an unknown column, T as its own predictor, and a column named twice."""
+    """Raise InputError for an unknown column, an outcome as predictor, and a column named twice."""
     explained, _ = resolve(table, "T")
     seen = set()
     for name in names:
@@ -131,6 +136,11 @@ def check_names(table: Table, names: list[str]) -> None:
             ) from error
         if column[0] == explained:
             raise InputError(f"predictor {name}: T is what is explained; leave it out")
+        if column[0] in OUTCOMES or column[0].startswith(OUTCOMES_OF_LAYERS):
+            raise InputError(
+                f"predictor {name} is measured after fine-tuning, as T is: it explains nothing and "
+                "changes the meaning of the other coefficients; leave it out"
+            )
         if column in seen:
             raise InputError(f"predictor {name} is given twice")
         seen.add(column)
@@ -195,6 +205,8 @@ def print_cautions(table: Table, names: list[str]) -> None:
     columns = {column for column, _ in wanted}
     if (find_column(table, "N"), True) in wanted and "steps" not in columns:
         say("ln N cannot be told from the number of steps, proportional to it at equal epochs")
+    if "start" in table.columns:
+        say("of a study on one data set: python -m findings summary has its slopes cell by cell")
     inputs = np.column_stack([read_column(table, name) for name in names])
     repeated = len(inputs) - len(np.unique(inputs, axis=0))
     if repeated:

@@ -3,7 +3,7 @@
     python -m findings study findings/plan.csv --data_dir DIR -r R.pth -a A.pth --out DIR
 
 A row of the plan is a run: number of training images (samples), classes and optimiser steps;
-batch_size, lr, weight_decay and seed; and its start, `theta_A` (-a) or `null`, another random
+batch_size, lr, weight_decay and seed; and its start, `theta_A` (-a) or `random`, another random
 initialisation drawn here by the row's seed. Empty cells mean all samples, all classes, and
 finetune.py's defaults. The rate is annealed to 0 at the last step, whose parameters are kept; there
 is no validation before it.
@@ -11,8 +11,8 @@ is no validation before it.
 Every run is finetune.py, cal_transferability.py and an evaluation of a fixed draw of training
 images (the probe: without augmentation, in evaluation mode). Finished rows are skipped, so the same
 command goes on after an interruption, and several processes may work on one plan. A row that fails
-is reported and passed over. results.csv in --out has a row per finished run, and the summary fits
-ln T = a + b ln N + c ln S to it (see findings.summary).
+is reported and passed over. results.csv in --out has a row per finished run, and the summary of it
+is printed (see findings.summary).
 """
 
 import argparse

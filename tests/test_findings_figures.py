@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
@@ -184,9 +185,10 @@ def test_scaling_of_a_study_is_of_the_rows_that_compare(tmp_path, drawn, capsys)
         "weight_decay 0.0001",
     ]
     titles = [axes.get_title() for axes in drawn["scaling"].axes]
-    assert all(title.endswith(", 15 rows") for title in titles)
+    # Five numbers of images are too many for lines of their own.
+    assert titles == ["at equal numbers of steps, 15 rows", "15 rows"]
     # Of T0 alone there is nothing to say.
-    table.write_text(plain.replace("theta_A", "null"))
+    table.write_text(plain.replace("theta_A", "random"))
     assert call(table, "--out", tmp_path) == 2
     assert capsys.readouterr().err.startswith("error: nothing to draw")
 
@@ -209,6 +211,22 @@ def test_scaling_has_a_line_for_every_value_of_the_other_size(tmp_path, drawn):
     # Five numbers of images are too many for lines of their own.
     assert (steps.get_legend(), steps.get_title()[:8]) == (None, "slope -0")
     assert list(steps.get_xticks()) == [200, 800, 3200]
+
+
+def test_scaling_of_the_shipped_study_joins_means_of_seeds(study_figures):
+    """An interval over rows would take seeds for data sets, and a line would miss the means."""
+    images, _ = study_figures["scaling.png"].axes
+    assert not images.collections
+    assert [text.get_text() for text in images.get_legend().get_texts()] == [
+        *("200 steps", "800 steps", "3,200 steps"),
+    ]
+    line = next(line for line in images.lines if line.get_label() == "800 steps")
+    assert list(line.get_xdata()) == pytest.approx([500, 2000, 8000, 32000])
+    with open(RESULTS, newline="") as file:
+        cell = {"start": "theta_A", "samples": "2000", "steps": "800"}
+        rows = [row for row in csv.DictReader(file) if cell.items() <= row.items()]
+    expected = np.exp(np.mean([np.log(float(row["transferability"])) for row in rows]))
+    assert (len(rows), line.get_ydata()[1]) == (5, pytest.approx(expected))
 
 
 def test_few_rows_of_a_size_are_drawn_without_a_line(tmp_path, drawn):
@@ -234,13 +252,13 @@ def study_figures(tmp_path_factory):
     return found
 
 
-def column_mean(column, **wanted):
-    """Mean of a column of the shipped study over the rows with these cells."""
+def column_mean(column, function=float, **wanted):
+    """Mean of a function of a column of the shipped study over the rows with these cells."""
     wanted = {"start": "theta_A", "classes": "10", "batch_size": "128"} | wanted
     wanted |= {"weight_decay": "0.0001"}
     with open(RESULTS, newline="") as file:
         rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
-    return np.mean([float(row[column]) for row in rows])
+    return np.mean([function(float(row[column])) for row in rows])
 
 
 def test_figures_of_a_study_need_its_table_only(study_figures):
@@ -267,12 +285,16 @@ def test_layers_of_a_study_are_means_with_bands(study_figures):
 def test_depth_of_a_study_is_t_t0_and_their_ratio(study_figures):
     panels = study_figures["depth.png"].axes
     assert [axes.get_ylabel() for axes in panels] == ["$T$", "$T_0$", "$T / T_0$"]
-    t, t0 = (
-        column_mean("T layer2.0", samples="8000", steps="200", start=start)
-        for start in ("theta_A", "null")
-    )
+    cells = [("T layer2.0", {"steps": "200", "start": start}) for start in ("theta_A", "random")]
+    t, t0 = (column_mean(column, samples="8000", **cell) for column, cell in cells)
+    logs = [column_mean(column, np.log, samples="8000", **cell) for column, cell in cells]
     firsts = [axes.lines[0] for axes in panels]
-    assert [line.get_ydata()[4] for line in firsts] == pytest.approx([t, t0, t / t0])
+    expected = [t, t0, np.exp(logs[0] - logs[1])]
+    assert [line.get_ydata()[4] for line in firsts] == pytest.approx(expected)
+    # The line of reference is like no line of data: grey, thin, without markers.
+    for axes in panels:
+        reference = [line for line in axes.lines if len(line.get_xdata()) == 2]
+        assert [(line.get_color(), line.get_marker()) for line in reference] == [("0.7", "None")]
     labels = ["200 steps (5 seeds)", "200 steps (3 seeds)", "200 steps"]
     assert [line.get_label() for line in firsts] == labels
     assert panels[0].get_ylim() == panels[1].get_ylim()
@@ -293,16 +315,16 @@ def test_predicted_is_from_the_fit_to_the_other_rows(tmp_path, drawn):
     measured, predicted = points(axes, 1)
     assert (measured[0], predicted[0]) == pytest.approx((np.exp(y[0]), np.exp(x[0] @ beta)))
     b, c = np.linalg.lstsq(x, y)[0][1:]
-    assert axes.get_title().startswith(f"ln T = a + {b:.2f} ln N - {-c:.2f} ln S, R2 0.9")
+    assert axes.get_title() == f"one line, ln T = a + {b:.2f} ln N - {-c:.2f} ln S, 15 rows"
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["200 steps", "800 steps", "3,200 steps"]
 
 
 def write_study(path, **changes):
-    """Five runs of a study with two layers, and a null run; changes: in the second row."""
-    header = "dataset,start,samples,classes,steps,batch_size,seed,transferability,T l1,T l2"
-    rows = [f"x,theta_A,500,10,200,128,{seed},{5 + seed},4,{6 + seed}" for seed in range(5)]
-    rows.append("x,null,500,10,200,128,0,2,2,2")
+    """Five runs of a study with two layers, and a random start; changes: in the second row."""
+    header = "dataset,start,samples,classes,steps,batch_size,seed,sum_lr,transferability,T l1,T l2"
+    rows = [f"x,theta_A,500,10,200,128,{seed},1,{5 + seed},4,{6 + seed}" for seed in range(5)]
+    rows.append("x,null,500,10,200,128,0,1.0000001,2,2,2")
     cells = dict(zip(header.split(","), rows[1].split(","), strict=True)) | changes
     rows[1] = ",".join(cells.values())
     path.write_text("\n".join([header, *rows]) + "\n")
@@ -317,13 +339,19 @@ def test_study_with_one_budget_has_layers_and_depth(tmp_path, drawn, capsys):
     ratio = drawn["depth"].axes[2].lines[0].get_ydata()
     # The first layer did not move in one of the runs.
     assert np.isnan(ratio[0])
-    assert ratio[1] == pytest.approx(8 / 2)
-    # Without null runs there is nothing to set T beside.
+    assert ratio[1] == pytest.approx((6 * 7 * 8 * 9 * 10) ** (1 / 5) / 2)
+    # Without random starts there is nothing to set T beside.
     table.write_text(table.read_text().replace("null", "other"))
     drawn.clear()
     assert call(table, "--out", tmp_path) == 0
     assert list(drawn) == ["layers"]
-    assert "no null run at the budget" in capsys.readouterr().out
+    assert "no random start at the budget" in capsys.readouterr().out
+
+
+def test_study_whose_random_start_has_another_budget_is_refused(tmp_path, capsys):
+    table = write_study(tmp_path / "r.csv", sum_lr="2")
+    message = r"lines 2 and 3 of the table differ in sum_lr \(1, 2\): T / T0 is of one budget only"
+    assert_refused(call(table, "--out", tmp_path / "out"), capsys, message)
 
 
 def test_wrong_study_is_one_line(tmp_path, capsys):
@@ -371,7 +399,10 @@ def test_null_figure_has_means_and_their_ratio_without_the_classifier(tmp_path, 
     curve, _, chance = left.lines
     assert list(curve.get_ydata()) == [6, 6, 8]
     assert list(chance.get_ydata()) == [2, 6, 0]
-    assert list(right.lines[0].get_ydata()[:2]) == [3, 1]
+    # Of geometric means: of 4 and 8 over that of 1 and 3, of 9 and 3 over that of 5 and 7.
+    expected = [math.sqrt(32 / 3), math.sqrt(27 / 35)]
+    assert list(right.lines[0].get_ydata()[:2]) == pytest.approx(expected)
+    assert right.get_title() == f"geometric mean {math.sqrt(math.prod(expected)):.2f}"
     assert np.isnan(right.lines[0].get_ydata()[2])
     assert left.get_title() == "$T$ 6.67 (n = 2), $T_0$ 2.67 (n = 2)"
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["$T$", "$T_0$"]
@@ -379,6 +410,52 @@ def test_null_figure_has_means_and_their_ratio_without_the_classifier(tmp_path, 
     assert curve.get_linestyle() != chance.get_linestyle()
     assert curve.get_marker() != chance.get_marker()
     assert (left.get_yscale(), right.get_ylabel()) == ("log", "$T / T_0$")
+
+
+RECORD = {
+    **{"classes": 10, "train_images": 896, "labels": "true", "image_size": 32, "kept": "last"},
+    **{"optimizer": "sgd", "steps": 420, "sum_lr": 2.105, "batch_size": 128, "last_batch": 128},
+    **{"weight_decay": 1e-4, "processes": 1},
+}
+
+
+def recorded(name, theta_r="aa", **changes):
+    """A result with two layers and the record of its training."""
+    return result(name, [4.0, 6.0]) | {"record": RECORD | changes, "sha256_r": theta_r}
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"steps": 800}, r"steps \(420, 800\)"),
+        ({"sum_lr": 2.2, "weight_decay": 0.0}, r"sum_lr \(2.105, 2.2\), weight_decay \(0.0001, 0"),
+        ({"last_batch": 4}, r"last_batch \(128, 4\)"),
+        ({"kept": "best"}, r"kept \(last, best\)"),
+        ({"theta_r": "bb"}, "theta_r"),
+    ],
+)
+def test_t_is_not_divided_by_t0_of_another_budget(tmp_path, capsys, drawn, changes, difference):
+    out = ("--out", tmp_path / "out")
+    t = write_json(tmp_path / "T.json", recorded("b0"), recorded("b1"))
+    t0 = write_json(tmp_path / "T0.json", recorded("n0"), recorded("n1", **changes))
+    message = f"b0 and n1 differ in {difference}.*; T is divided by T0 at one budget only"
+    assert_refused(call("--json", t, "--null", t0, *out), capsys, message)
+    mixed = write_json(tmp_path / "mixed.json", recorded("b0"), recorded("b1", **changes))
+    null = write_json(tmp_path / "null.json", recorded("n0"))
+    assert_refused(call("--json", mixed, "--null", null, *out), capsys, "b0 and b1 differ in")
+    assert not drawn
+
+
+def test_null_may_have_random_labels_and_what_is_unknown_is_not_unlike(tmp_path, capsys, drawn):
+    t = write_json(tmp_path / "T.json", recorded("b0"), recorded("b1"))
+    same = recorded("n0", labels="random", processes=None, sum_lr=2.105 * (1 + 1e-7))
+    t0 = write_json(tmp_path / "T0.json", same)
+    assert call("--json", t, "--null", t0, "--out", tmp_path) == 0
+    assert capsys.readouterr().err == ""
+    assert "null" in drawn
+    old = write_json(tmp_path / "old.json", result("n0", [2.0, 3.0]), result("n1", [2.0, 3.0]))
+    assert call("--json", t, "--null", old, "--out", tmp_path) == 0
+    assert "warning: no record of the training of n0 and 1 more: where" in capsys.readouterr().err
 
 
 def assert_refused(code, capsys, message):

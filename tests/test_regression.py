@@ -273,6 +273,14 @@ def test_wrong_option_is_one_line(table, capsys, options, message):
     assert_refused(call(table, *options), capsys, message)
 
 
+@pytest.mark.parametrize("name", ["probe_loss", "log_val_acc", "T conv1"])
+def test_what_is_measured_after_fine_tuning_is_no_predictor(tmp_path, capsys, name):
+    header = (*HEADER, name.removeprefix("log_"))
+    path = write(tmp_path / "t.csv", [(*row, row[1]) for row in ROWS], header)
+    message = f"predictor {name} is measured after fine-tuning, as T is: it explains nothing"
+    assert_refused(call(path, "--with", name), capsys, message)
+
+
 def test_rows_must_outnumber_the_coefficients_by_two(tmp_path, capsys):
     assert call(write(tmp_path / "six.csv", ROWS[:6])) == 0
     capsys.readouterr()
@@ -284,7 +292,8 @@ def test_rows_must_outnumber_the_coefficients_by_two(tmp_path, capsys):
 
 def test_regression_of_a_study_is_of_the_rows_that_compare(tmp_path, table, capsys):
     plain = ("theta_A", "128", "x", "10")
-    settings = [("null", *plain[1:]), ("theta_A", "32", "x", "10"), (*plain[:3], "5")] + [plain] * 8
+    changed = [("random", *plain[1:]), ("theta_A", "32", "x", "10"), (*plain[:3], "5")]
+    settings = changed + [plain] * 8
     sizes = [(row[3], row[5], row[6]) for row in ROWS]
     rows = [(*a, *b) for a, b in zip(settings, sizes[:3] + sizes, strict=True)]
     header = ("start", "batch_size", "dataset", "classes", "samples", "steps", "transferability")

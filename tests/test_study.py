@@ -55,13 +55,13 @@ def read_results(out):
 NAME = "Folder_theta_A_samples12_steps2_batch_size6_lr1e-4_seed0"
 ROW = "Folder,theta_A,12,,2,6,1e-4,,0"
 GRID = [f"Folder,theta_A,{n},,{s},6,1e-4,,0" for n in (12, 24) for s in (2, 3, 4)]
-NULL = "Folder_null_samples12_classes2_steps2_batch_size6_lr1e-4_weight_decay0_seed1"
+NULL = "Folder_random_samples12_classes2_steps2_batch_size6_lr1e-4_weight_decay0_seed1"
 
 
 def test_plan_is_run_measured_and_summarised(task, tmp_path, capsys):
-    assert study(task, tmp_path, [*GRID, "Folder,null,12,2,2,6,1e-4,0,1"]) == 0
+    assert study(task, tmp_path, [*GRID, "Folder,random,12,2,2,6,1e-4,0,1"]) == 0
     printed = capsys.readouterr().out
-    assert " 1 seeds; N 12, 24; S 2, 3, 4" in printed
+    assert "one line, ln T = a + b ln N + c ln S: 1 seed; N 12, 24; S 2, 3, 4" in printed
     assert run(lambda: main(["summary", str(tmp_path / "results.csv")])) == 0
     assert capsys.readouterr().out in printed
     rows = read_results(tmp_path)
@@ -82,11 +82,11 @@ def test_plan_is_run_measured_and_summarised(task, tmp_path, capsys):
     assert "T fc" not in first
     assert (first["classes"], first["batch_size"], first["weight_decay"]) == ("3", "6", "0.0001")
 
-    assert (null["start"], null["classes"], null["weight_decay"]) == ("null", "2", "0.0")
+    assert (null["start"], null["classes"], null["weight_decay"]) == ("random", "2", "0.0")
     # The start is neither theta_r nor theta_A, and T0 is measured against it.
     record = json.loads((tmp_path / f"{NULL}.json").read_text())
-    assert record["parent_sha256"] == sha256(tmp_path / "null_seed1.pth")
-    assert sha256(task / "r.pth") != sha256(tmp_path / "null_seed1.pth")
+    assert record["parent_sha256"] == sha256(tmp_path / "random_seed1.pth")
+    assert sha256(task / "r.pth") != sha256(tmp_path / "random_seed1.pth")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_table_of_something_else_is_not_overwritten(task, tmp_path, capsys):
 
 
 def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, capsys):
-    assert study(task, tmp_path, ["Folder,null,12,,2,,,,0"], "--print_commands") == 0
+    assert study(task, tmp_path, ["Folder,random,12,,2,,,,0"], "--print_commands") == 0
     (line,) = capsys.readouterr().out.splitlines()
     first, second = line.split(" && ")
     assert first.startswith("python pretrain_on_ImageNet.py --max_epoch 0")
@@ -163,7 +163,7 @@ def test_files_of_other_networks_are_refused_before_anything_is_trained(
     task, tmp_path, capsys, other_network, further
 ):
     capsys.readouterr()
-    rows = ["Folder,null,12,,2,6,,,0", "Folder,theta_A,12,,2,6,,,0"]
+    rows = ["Folder,random,12,,2,6,,,0", "Folder,theta_A,12,,2,6,,,0"]
     for options, message in (
         (("--arch", "resnet50_w16"), "a.pth is a resnet50_w8, not a resnet50_w16; leave --arch"),
         (("-r", other_network), "(resnet50_w8) and .*(resnet50_w16) are different networks"),
@@ -177,7 +177,7 @@ def test_files_of_other_networks_are_refused_before_anything_is_trained(
 
 
 def test_network_is_told_from_theta_a(task, tmp_path, capsys):
-    (tmp_path / "plan.csv").write_text(f"{HEADER}\nFolder,null,12,,2,6,,,0\n")
+    (tmp_path / "plan.csv").write_text(f"{HEADER}\nFolder,random,12,,2,6,,,0\n")
     files = ["-r", task / "r.pth", "-a", task / "a.pth", "--out", tmp_path]
     words = ["study", tmp_path / "plan.csv", "--data_dir", task / "b", *files, "--print_commands"]
     assert run(lambda: main([str(word) for word in words])) == 0
@@ -185,7 +185,7 @@ def test_network_is_told_from_theta_a(task, tmp_path, capsys):
 
 
 def test_data_set_that_is_not_there_is_told_once(task, tmp_path, capsys):
-    missing = [f"CIFAR-10,{start},12,,2,6,,,0" for start in ("theta_A", "null")]
+    missing = [f"CIFAR-10,{start},12,,2,6,,,0" for start in ("theta_A", "random")]
     out = tmp_path / "out"
     for further in ((), ("--print_commands",)):
         assert study(task, tmp_path, missing, "--out", out, *further) == 2
@@ -208,7 +208,8 @@ def test_data_set_that_is_not_there_is_told_once(task, tmp_path, capsys):
     ("first", "second"),
     [
         ("Folder,theta_A,12,,2,6,1e-4,,0", "folder,theta_A,12,,2,6,0.0001,,0"),
-        ("Folder,null,12,,2,128,,,0", "Folder,null,12,,2,,0.01,,0"),
+        # The old word for a random start.
+        ("Folder,random,12,,2,128,,,0", "Folder,null,12,,2,,0.01,,0"),
     ],
 )
 def test_run_that_is_planned_twice_is_one_line(task, tmp_path, capsys, first, second):
