@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from console import ArgumentParser, InputError, run, say
 from findings import extra_packages
 from findings.published import PUBLISHED, PUBLISHED_MEAN
-from measurement.plot import Curve, draw_curve, make_figure, save_figure
+from measurement.plot import Curve, draw_curve, label_decades, make_figure, save_figure
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
 FIGURE = Path(__file__).resolve().with_suffix(".png")
@@ -141,9 +141,12 @@ def draw(runs: dict[str, Run], path: Path) -> None:
     }
     curves[f"published: ResNet-50, ImageNet (mean {PUBLISHED_MEAN})"] = list(PUBLISHED)
     figure, panels = make_figure(len(curves))
+    largest = max(max(values) for values in curves.values())
     for axes, (title, values) in zip(panels, curves.items(), strict=True):
-        draw_curve(axes, Curve(values))
-        axes.set_title(title)
+        draw_curve(axes, Curve(values, has_classifier=True))
+        # One scale for all panels.
+        axes.set(title=title, yscale="log", ylim=(0.8, 1.2 * largest))
+        label_decades(axes.yaxis)
     save_figure(figure, path)
 
 

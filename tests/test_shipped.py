@@ -97,7 +97,7 @@ def test_table_and_profiles_of_the_page_are_those_of_the_logs(tmp_path, capsys):
     *lines, written = capsys.readouterr().out.splitlines()
     assert Path(written).read_bytes().startswith(b"\x89PNG")
     page = (ROOT / "ckpt/README.md").read_text()
-    assert len(lines) == 2 + 10 + 4
+    assert len(lines) == 2 + 14 + 4
     for line in lines:
         assert line in page, line
 
