@@ -2,10 +2,10 @@
 
     python figures/results.py [DIR]
 
-reads MEASUREMENTS (written by step 3) and the X.json of every run in DIR (default:
-those of the shipped checkpoints), prints the table, T beside its chance level T0 and the ratio Q
-per layer, and writes results.png beside this file. Intervals are 95 % t intervals over seeds, which
-statsmodels computes (requirements-findings.txt).
+reads MEASUREMENTS (written by step 3) and the X.json of every run in DIR (default: those of the
+shipped checkpoints), prints the table, T, T0 (the same from another random start), T / T0 and the
+ratio Q per layer, and writes results.png beside this file. Intervals are 95 % t intervals over
+seeds, which statsmodels computes (requirements-findings.txt).
 """
 
 import statistics
@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from console import ArgumentParser, InputError, run, say
 from findings import extra_packages
 from findings.published import PUBLISHED, PUBLISHED_MEAN
+from measurement.checks import budget_differences
 from measurement.plot import Curve, draw_curve, label_decades, make_figure, save_figure
+from measurement.results import comparable
 
 LOGS = Path(__file__).resolve().parent.parent / "ckpt" / "shipped" / "logs"
 FIGURE = Path(__file__).resolve().with_suffix(".png")
@@ -112,19 +114,28 @@ def mean_by_layer(seeds: list[Run], key: str) -> list[float]:
 
 
 def print_profiles(runs: dict[str, Run]) -> None:
-    """Print T beside its chance level T0, and Q, for every layer but the classifier."""
-    seeds = [runs[f"{stem}_last"] for stem in ROWS["theta_A, 5,000"]]
-    t = mean_by_layer(seeds, "transferability")
-    t0 = mean_by_layer([runs[f"{NULL}_last"]], "transferability")
+    """Print T, T0, T / T0 and Q of every layer but the classifier; ratios by geometric mean.
+
+    Raises InputError where T and T0 are of unlike budgets.
+    """
+    real = [runs[f"{stem}_last"] for stem in ROWS["theta_A, 5,000"]]
+    null = runs[f"{NULL}_last"]
+    differing = budget_differences([comparable(run.record) for run in (*real, null)])
+    if differing:
+        raise InputError(f"T and T0 differ in {', '.join(differing)}; T / T0 is of one budget only")
+    t, t0 = (mean_by_layer(seeds, "transferability") for seeds in (real, [null]))
     far = mean_by_layer([runs["cifar10_scratch_model_last"]], "distance_r_b")
     near = mean_by_layer([runs["cifar10_model_last"]], "distance_a_b")
-    for name, values in (
-        ("T, 5,000 images, last epoch", t),
-        ("T0, the same from another theta_r", t0),
-        ("T / T0", [x / y for x, y in zip(t, t0, strict=True)]),
-        ("Q, 50,000 images, last epoch", [x / y for x, y in zip(far, near, strict=True)]),
-    ):
-        say(f"{name}: {[round(x, 2) for x in values]}, mean {statistics.fmean(values):.2f}")
+    for name, values in (("T, 5,000 images, last epoch", t), ("T0, from another theta_r", t0)):
+        say(f"{name}: {rounded(values)}, mean {statistics.fmean(values):.2f}")
+    for name, above, below in (("T / T0", t, t0), ("Q, 50,000 images, last epoch", far, near)):
+        values = [x / y for x, y in zip(above, below, strict=True)]
+        say(f"{name}: {rounded(values)}, geometric mean {statistics.geometric_mean(values):.2f}")
+
+
+def rounded(values: list[float]) -> list[float]:
+    """The values with two decimals."""
+    return [round(x, 2) for x in values]
 
 
 def draw(runs: dict[str, Run], path: Path) -> None:

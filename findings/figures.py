@@ -264,10 +264,11 @@ def draw_layers(runs: pd.DataFrame, layers: list[str]) -> Figure:
             mean_curve(f"{s:,.10g} steps ({seeds(of_s)})", of_s[layers], steps.index(s))
             for s, of_s in largest_steps(rows)
         ]
-        plot.draw_curves(axes, curves)
+        plot.draw_curves(axes, curves, legend="lower left")
         axes.set_title(task(rows), parse_math=False)
         drawn += curves
-    share_limits(panels, drawn)
+    # Room for the legends, below all curves.
+    share_limits(panels, drawn, below=3)
     return figure
 
 
@@ -340,13 +341,18 @@ def draw_predicted(table: Table) -> Figure:
     return figure
 
 
-def share_limits(panels: Sequence[Any], curves: Sequence[plot.Curve]) -> None:
-    """The same logarithmic axis of T in all panels, as far as the curves go: T = 1 says nothing."""
+def share_limits(
+    panels: Sequence[Any], curves: Sequence[plot.Curve], *, below: float = 1.2
+) -> None:
+    """The same logarithmic axis of T in all panels, as far as the curves go: T = 1 says nothing.
+
+    below: the smallest value over the lower end of the axis.
+    """
     values = np.concatenate([curve.values for curve in curves])
     values = values[np.isfinite(values) & (values > 0)]
     for axes in panels:
         if len(values):
-            axes.set_ylim(values.min() / 1.2, values.max() * 1.2)
+            axes.set_ylim(values.min() / below, values.max() * 1.2)
         plot.label_decades(axes.yaxis)
 
 
@@ -430,7 +436,8 @@ def draw_profiles(profiles: list[Profile]) -> Figure:
     """A panel per result, as in the paper's figures: T over the blocks."""
     figure, panels = plot.make_figure(len(profiles))
     for axes, profile in zip(panels, profiles, strict=True):
-        plot.draw_curve(axes, plot.Curve(profile.values))
+        new = len(profile.values) > len(profile.layers)
+        plot.draw_curve(axes, plot.Curve(profile.values, has_classifier=new))
         axes.set_title(f"{profile.name} (mean {profile.transferability:.2f})", parse_math=False)
     return figure
 

@@ -264,7 +264,10 @@ def profile_lines(runs: pd.DataFrame, layers: list[str]) -> Iterator[str]:
 def null_lines(
     budgets: Sequence[tuple[pd.DataFrame, pd.DataFrame]], layers: list[str]
 ) -> Iterator[str]:
-    """A line per budget: geometric mean over the layers of T / T0, and both profiles."""
+    """Two lines per budget: geometric mean over the layers of T / T0, and the profiles.
+
+    budgets: runs from theta_A and from random starts.
+    """
     if not budgets or not layers:
         return
     yield "T / T0, geometric mean over the layers; T0: the same from random starts"
@@ -285,8 +288,11 @@ def null_lines(
             spread = f"95 % over {len(t)} seeds and {len(t0)} starts {low:.2f} ... {high:.2f}"
         yield (
             f"  N {runs['samples'].iloc[0]:.10g}, S {runs['steps'].iloc[0]:.10g}: "
-            f"{np.exp(profiles[2].mean()):.2f} ({spread}); "
-            f"rank correlation with depth: T {rho:+.2f}, T0 {rho_0:+.2f}, T / T0 {rho_ratio:+.2f}"
+            f"{np.exp(profiles[2].mean()):.2f} ({spread})"
+        )
+        yield (
+            f"    rank correlation with depth: T {rho:+.2f}, T0 {rho_0:+.2f}, "
+            f"T / T0 {rho_ratio:+.2f}"
         )
 
 

@@ -38,7 +38,7 @@ OUTPUTS = "ckpt/* build/* study/* .venv/* shipped/ logs/ ./model.pth".split()
 BROUGHT = ("DIR*", "[A-Z].pth", "build/random_labels")
 # Options with an output: of the two training scripts, and of all others.
 WRITES = {SCRIPTS[0]: ("-r", "-a"), SCRIPTS[1]: ("-b",)}
-WRITES_ELSE = ("--json", "--csv", "--plot", "--out")
+WRITES_ELSE = ("--json", "--csv", "--plot", "--out", "-o")
 # Words that the reader replaces. An underscore joins them to a name: NAME_transferability.png.
 PLACEHOLDERS = re.compile(
     r"(?<![A-Za-z0-9])(?:DIR|FILE|CLASS|NAME|SUBJECT|X)(?![A-Za-z0-9])|[*<>$]"

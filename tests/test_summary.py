@@ -247,17 +247,17 @@ def test_t_over_t0_says_what_it_is_worth(summarise, word):
     # that of the runs alone, with one degree of freedom: t(0.975, 1) = 12.706.
     half = 12.706 * math.log(9 / 4) / 2
     low, high = (3 * math.exp(x) for x in (-half, half))
-    (line,) = lines[first + 3 :]
+    line, profiles = lines[first + 3 :]
     assert line.startswith("  N 500, S 200: 3.00 (95 % over 2 seeds and 2 starts ")
     shown = re.search(r"starts (\S+) \.\.\. (\S+)\)", line).groups()
     assert list(map(float, shown)) == pytest.approx([low, high], rel=1e-3, abs=0.006)
-    assert line.endswith("rank correlation with depth: T +nan, T0 +1.00, T / T0 -1.00")
+    assert profiles == "    rank correlation with depth: T +nan, T0 +1.00, T / T0 -1.00"
 
 
 def test_layers_that_did_not_move_are_ties_of_a_profile_and_left_out_of_ratios(summarise):
     lines = lines_of(summarise([layers("inf", 2, "inf"), layers(1, 2, 3, start="random")]))
     assert "    S 200             +0.00" in lines
-    assert lines[-1].startswith("  N 500, S 200: 1.00 (no interval)")
+    assert lines[-2] == "  N 500, S 200: 1.00 (no interval)"
 
 
 def test_t_is_not_divided_by_t0_of_another_budget(summarise, tmp_path):
@@ -292,6 +292,10 @@ def shipped_lines():
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert run(lambda: main(["summary", str(RESULTS)])) == 0
     return out.getvalue().splitlines()
+
+
+def test_page_of_the_study_has_what_is_printed(shipped_lines):
+    assert "\n".join(["```", *shipped_lines, "```"]) in RESULTS.with_name("README.md").read_text()
 
 
 def test_shipped_slopes_are_those_of_the_cells(shipped, shipped_lines):
