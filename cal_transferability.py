@@ -23,7 +23,7 @@ from statistics import fmean
 
 from torch import Tensor
 
-from console import ArgumentParser, InputError, complain, integer, run, say, warn
+from console import ArgumentParser, InputError, complain, integer, run, say
 from measurement import plot, report
 from measurement.checks import (
     check_comparable,
@@ -31,6 +31,7 @@ from measurement.checks import (
     check_outputs,
     check_seeds,
     warn_of_doubts,
+    warn_of_left_out,
     warn_of_other_budgets,
     warn_of_other_parent,
 )
@@ -44,11 +45,12 @@ from measurement.companions import (
     one_thread,
     total,
 )
-from measurement.inputs import SHIPPED_PLOT, Pair, read_pair, shipped_files
+from measurement.inputs import SHIPPED_PLOT, Pair, read, read_pair, shipped_files
 from measurement.results import LayerResult, Result, group
 from models import arch_name, checkpoint, paths
 from models.checkpoint import Checkpoint
-from models.layers import Layer, layers_to_compare, num_classes
+from models.comparison import layers_to_compare
+from models.layers import Choice, Layer, num_classes
 from safe_io import atomic_write
 
 # A state dict: key -> tensor on the CPU. Weights have the shape [outputs, inputs, ...].
@@ -114,9 +116,8 @@ def measure(
     r, a, b = (checkpoint.of_mapping(theta, name) for name, theta in thetas.items())
     r, b = r.like(a), b.like(a)
     check_comparable(r, a, b)
-    layers, left_out = layers_to_compare(r.partition, a.partition, b.partition)
-    if left_out:
-        warn(f"auxiliary classifiers are left out: {', '.join(left_out)}")
+    layers, further_heads = layers_to_compare(r.partition, a.partition, b.partition)
+    warn_of_left_out(r, a, b, further_heads)
     keys = [key for x in layers if per_tensor and not x.is_classifier for key in x.tensors]
     pairs = {} if pairs is None else pairs
     tensors = r.tensors, a.tensors, b.tensors
@@ -173,7 +174,7 @@ def measure_file(
     pairs: Pairs,
 ) -> Result:
     """Read one file of theta_FB and measure it; warn of what makes the numbers doubtful."""
-    b = checkpoint.read(paths.locate(name), subtree=subtree, needed=False).like(pair.a)
+    b = read(paths.locate(name), pair.a.choice, subtree=subtree, needed=False).like(pair.a)
     outputs = num_classes(b.partition)
     if classes not in (None, outputs):
         raise InputError(f"{b.path} has a classifier of {outputs} classes, not {classes}")
@@ -211,6 +212,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--arch", type=arch_name, help="network of -a (default: as its keys say)")
     add("--subtree", metavar="PREFIX", help="module that is the network, in files of several")
     add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
+    add("--head", metavar="MODULE", help="classifier, or none (default: by shapes and names)")
+    add("--ignore", nargs="+", default=(), metavar="PATTERN", help="tensors that do not count")
     add("--group", action="store_true", help="-b are seeds of one experiment: average them")
 
     output = parser.add_argument_group("output", "without options: printed values, and a figure")
@@ -245,7 +248,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
-    pair = read_pair(args.r, args.a, arch=args.arch, subtree=args.subtree)
+    choice = Choice(args.head, tuple(args.ignore))
+    pair = read_pair(args.r, args.a, arch=args.arch, subtree=args.subtree, choice=choice)
     agreement = Agreement() if args.group else None
     results = measure_files(
         pair,

@@ -1,6 +1,7 @@
 """Errors for files that cannot be compared or written, warnings for numbers that may mislead."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 
 from console import InputError, warn
+from models.blocks import AUXILIARY
 from models.checkpoint import Checkpoint
-from models.layers import Layer, check_same_network
+from models.comparison import check_same_network
+from models.containers import names
+from models.layers import Layer, identify, in_module, root_of
 from safe_io import check_output, sha256, sibling
 
 from .results import Result, read_record
@@ -38,12 +42,27 @@ BUDGET = (
 )
 
 
+def check_whole(theta: Checkpoint) -> None:
+    """Raise InputError for a file that lacks something, or holds what nothing is known about."""
+    faults = theta.partition.faults
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise InputError(
+            f"{theta.path}: {faults[0]}{more}; python -m models {theta.path} lists everything, and "
+            "--ignore PATTERN leaves tensors out"
+        )
+
+
 def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
-    """Raise InputError where the files are of different networks, or A and B are one file."""
-    if a.path.resolve() == b.path.resolve():
-        raise InputError(f"-a and -b are the same file {a.path}; nothing can have moved")
-    if r.path.resolve() == b.path.resolve():
-        raise InputError(f"-r and -b are the same file {r.path}; check them")
+    """Raise InputError where files are of different networks, incomplete, or given twice."""
+    for flag, x in (("-a", a), ("-r", r)):
+        if x.path.resolve() == b.path.resolve():
+            raise InputError(f"{flag} and -b are the same file {x.path}; nothing can have moved")
+    for x in (r, a, b):
+        check_whole(x)
+    head = a.choice.head
+    if head not in (None, "none") and not any(x.partition.head for x in (r, a, b)):
+        raise InputError(f"--head {head}: no file has a weight in a module of that name")
     for other in (r, b):
         check_same_network(
             a.partition, other.partition, name_a=str(a.path), name_other=str(other.path)
@@ -64,6 +83,8 @@ def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) 
         raise InputError(f"{r.path} and {b.path} hold the same parameters; check -r and -b")
     if all(x.distance_a_b == 0 for x in measured):
         raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
+    if all(x.distance_r_b == 0 for x in measured):
+        raise InputError(f"{r.path} and {b.path} hold the same parameters; check -r and -b")
     # No sum or mean of values below this overflows.
     if not result.values() or max(result.values()) > 1e100:
         raise InputError(f"{b.path} hardly differs from {a.path}: T is too large for a number")
@@ -87,6 +108,11 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
             "otherwise check that -r and -a are not exchanged"
         )
+    counted = {key for x in result.layers if not x.layer.is_classifier for key in x.layer.tensors}
+    for key, value in b.tensors.items():
+        if value.is_floating_point() and key not in counted and not torch.isfinite(value).all():
+            warn(f"{b.path}: {key} holds NaN or infinity; the training may have diverged")
+            break
     coarse = []
     for x in result.layers:
         if x.layer.is_classifier or not x.moved:
@@ -100,6 +126,42 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
         warn(
             f"{', '.join(coarse)} moved by less than ten rounding steps of the precision that "
             f"{a.path} or {b.path} is stored in; T of these layers is inexact"
+        )
+
+
+def warn_of_left_out(
+    r: Checkpoint, a: Checkpoint, b: Checkpoint, further_heads: Iterable[str]
+) -> None:
+    """Warn of classifiers that are left out, and of tensors that only some of the files have."""
+    files = (r, a, b)
+    auxiliary = dict.fromkeys(further_heads)
+    heads = set()
+    for x in files:
+        heads |= {root_of(f"{x.partition.head}.weight") or x.partition.head}
+        for key, reason in x.partition.left_out.items():
+            if reason == "auxiliary classifier":
+                auxiliary[key] = None
+    if auxiliary:
+        warn(f"auxiliary classifiers are left out: {names(auxiliary)}")
+    owners: dict[str, list[str]] = {}
+    for x in files:
+        for key in x.partition.shapes.keys() - {*x.partition.strangers}:
+            owners.setdefault(key, []).append(str(x.path))
+    unshared: dict[str, list[str]] = {}
+    for key, paths in owners.items():
+        is_head = any(head and in_module(key, head) for head in heads)
+        if len(paths) < 3 and not is_head and not re.match(rf"(.*\.)?({AUXILIARY})\.", key):
+            unshared.setdefault(" and ".join(paths), []).append(key)
+    for paths, keys in unshared.items():
+        warn(f"tensors of {paths} alone are left out: {names(sorted(keys))}")
+
+
+def warn_of_strangers(theta: Checkpoint) -> None:
+    """Warn of tensors that do not belong to the network."""
+    if theta.partition.strangers:
+        warn(
+            f"{theta.path}: not a part of {identify(theta.partition)} and left out: "
+            f"{names(theta.partition.strangers)}"
         )
 
 

@@ -1,6 +1,7 @@
 """theta_r and theta_A, against which step 3 measures, and the files that it measures unasked."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +11,11 @@ from console import InputError, warn
 from models import ARCHS, TIMM, build, checkpoint, paths
 from models.architecture import check_architecture
 from models.checkpoint import Checkpoint
-from models.layers import check_same_network, num_classes
+from models.comparison import check_same_network
+from models.layers import NO_CHOICE, Choice, has_unknown_depth, identify, num_classes
 from safe_io import sha256
 
-from .checks import warn_of_other_parent
+from .checks import check_whole, warn_of_other_parent, warn_of_strangers
 
 SHIPPED = paths.CKPT_DIR / "shipped"
 SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
@@ -67,25 +69,50 @@ def check_shipped() -> None:
             raise InputError(f"{path} {state}; restore it: git checkout -- ckpt/shipped/{name}")
 
 
+def read(
+    path: Path, choice: Choice, *, subtree: str | None = None, needed: bool = True
+) -> Checkpoint:
+    """Read a file whose layers are those of `choice`; InputError where it is not whole.
+
+    subtree, needed: as for `checkpoint.read`.
+    """
+    theta = replace(checkpoint.read(path, subtree=subtree, needed=needed), choice=choice)
+    check_whole(theta)
+    return theta
+
+
 def read_pair(
-    r_name: str, a_name: str, *, arch: str | None = None, subtree: str | None = None
+    r_name: str,
+    a_name: str,
+    *,
+    arch: str | None = None,
+    subtree: str | None = None,
+    choice: Choice = NO_CHOICE,
 ) -> Pair:
-    """Read theta_r and theta_A, and tell their architecture unless it is given.
+    """Read theta_r and theta_A, and recognise their architecture unless it is given.
 
     r_name: a file, or random:SEED. subtree: path of the network in a file, which that of theta_A
     must have. Raises InputError when they are of different networks, and where the network is not
     `arch`.
     """
-    a = checkpoint.read(paths.locate(a_name), subtree=subtree)
+    a = read(paths.locate(a_name), choice, subtree=subtree)
+    is_substitute = r_name.startswith("random:")
     if arch:
         check_architecture(a, arch)
     arch = arch or a.network
     if not a.partition.family:
+        head, guess = a.partition.head, a.partition.head_is_guess
+        told = "the last one ({}) is taken for" if guess else "one is named as ({})"
         warn(
             f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
-            f"own, and the last one ({a.partition.head}) is taken for the classifier"
+            f"own" + (f", and {told.format(head)} the classifier" if head else "")
         )
-    is_substitute = r_name.startswith("random:")
+    warn_of_strangers(a)
+    if not a.partition.head and has_unknown_depth(a.partition):
+        warn(
+            f"{a.path} is {identify(a.partition)} without a classifier; no known network has this "
+            "depth, so it may be a part of a file"
+        )
     if is_substitute:
         return Pair(substitute(r_name, arch, a), a, arch, is_substitute)
     return Pair(read_r(paths.locate(r_name), a, subtree=subtree), a, arch, is_substitute)
@@ -97,7 +124,7 @@ def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoi
     Warns where the record of `a` says that it was trained from another file. Raises InputError
     where theta_r is of another network than `a`.
     """
-    r = checkpoint.read(path, subtree=subtree, needed=False).like(a)
+    r = read(path, a.choice, subtree=subtree, needed=False).like(a)
     warn_of_other_parent(a.path, path)
     # Said here once, and not for every file of theta_FB.
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=str(path))
@@ -117,7 +144,7 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
         raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
     torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.partition) or 1000).state_dict()
-    r = Checkpoint(Path(name), theta_r, container="").like(a)
+    r = Checkpoint(Path(name), theta_r, choice=a.choice).like(a)
     if r.tensors.keys().isdisjoint(theta_r):
         warn(
             f"{name} is drawn as torchvision initialises {arch}, but the keys of {a.path} are of "

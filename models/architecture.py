@@ -8,7 +8,8 @@ from console import InputError
 
 from . import ARCHS, TIMM, TORCHVISION, build
 from .checkpoint import Checkpoint, shapes_of
-from .layers import Shapes, check_same_network, in_module, partition
+from .comparison import check_same_network
+from .layers import Shapes, in_module, partition
 
 
 def architecture(theta: Checkpoint, wanted: str | None) -> str:

@@ -19,9 +19,9 @@ from .containers import (
     take_subtree,
     without_wrappers,
 )
-from .dialects import align, name_of, partition_of, to_today
+from .dialects import align, name_of, to_today
 from .formats import DISTRIBUTED, State, load, state_of
-from .layers import Partition, Shapes
+from .layers import NO_CHOICE, Choice, Partition, Shapes, partition
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,15 @@ class Checkpoint:
     container: top-level key that held it, "" for a plain state dict.
     files: each file that was read, as it was then.
     keeps_order: whether the tensors come in the order of the network's modules.
+    choice: of the command line about the layers.
     """
 
     path: Path
     tensors: dict[str, Tensor]
-    container: str
+    container: str = ""
     files: dict[Path, State] = field(default_factory=dict)
     keeps_order: bool = True
+    choice: Choice = NO_CHOICE
 
     @property
     def shapes(self) -> Shapes:
@@ -48,8 +50,9 @@ class Checkpoint:
 
     @cached_property
     def partition(self) -> Partition:
-        """The layers, from keys and shapes of the floating-point tensors."""
-        return partition_of(self.shapes)
+        """The layers, from keys, shapes and types."""
+        types = {k: type_of(v) for k, v in self.tensors.items() if not is_plain(v)}
+        return partition(self.shapes, types, self.choice, in_order=self.keeps_order)
 
     @cached_property
     def network(self) -> str:
@@ -76,14 +79,21 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether `x` can be compared element by element: floating-point, neither sparse nor nested."""
-    # float4_e2m1fn_x2 packs two numbers into an element, and cannot be converted.
+    """Whether `x` holds numbers of 16 bits or more, and neither is sparse nor nested."""
+    # Shorter types are codes, whose scale is stored elsewhere.
     return (
         x.is_floating_point()
+        and x.element_size() > 1
         and x.layout == torch.strided
         and not x.is_nested
-        and not str(x.dtype).endswith("_x2")
     )
+
+
+def type_of(x: Tensor) -> str:
+    """Return the type of a tensor that is not plain."""
+    if x.is_nested:
+        return "nested"
+    return str(x.dtype if x.layout == torch.strided else x.layout).removeprefix("torch.")
 
 
 def read(path: Path, *, subtree: str | None = None, needed: bool = True) -> Checkpoint:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from console import InputError, warn
 
-from .dialects import family_of, partition_of
-from .layers import Shapes
+from .layers import Shapes, partition
 
 # Where training scripts put the state dict, in the order of preference.
 CONTAINERS = (
@@ -118,8 +117,8 @@ def networks(shapes: Shapes, prefix: str = "") -> list[str]:
         child, _, rest = key.partition(".")
         if rest:
             children.setdefault(child, {})[rest] = shape
-    grouped = partition_of(shapes)
-    if not family_of(grouped):
+    grouped = partition(shapes)
+    if not grouped.family:
         # A part of a block may look like a network, but it has no stem.
         inner = [x for x in children if len(children) == 1 or has_stem(children[x])]
         if prefix.count(".") == DEEPEST:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from .layers import Layer, Partition, Shapes, identify, partition
+from .layers import Shapes, identify, partition
 
 Value = TypeVar("Value")
 
@@ -98,27 +98,6 @@ def without(prefix: str, keys: Iterable[str]) -> dict[str, str]:
     return {key[len(prefix) :]: key for key in keys if key.startswith(prefix)}
 
 
-def partition_of(shapes: Shapes) -> Partition:
-    """Return the layers of a network in any dialect, under its own names."""
-    own = partition(shapes)
-    today = to_torchvision(shapes)
-    if family_of(own) or list(today) == list(shapes):
-        return own
-    names = dict(zip(today, shapes, strict=True))
-    grouped = partition(today)
-    layers = []
-    for layer in grouped.layers:
-        keys = tuple(names[key] for key in layer.tensors)
-        layers.append(Layer(".".join(keys[0].split(".")[:2]), keys, layer.is_classifier))
-    head = names.get(f"{grouped.head}.weight", "").rpartition(".")[0]
-    return Partition(shapes, tuple(layers), head, grouped.family)
-
-
-def family_of(grouped: Partition) -> str:
-    """Return the name of the family, "" where the network is of none."""
-    return getattr(grouped.family, "name", grouped.family)
-
-
 def name_of(shapes: Shapes) -> str:
     """Return the name of the network that has these tensors, or a description of an unknown one.
 
@@ -128,6 +107,6 @@ def name_of(shapes: Shapes) -> str:
     today = to_torchvision(shapes)
     grouped = partition(today)
     positions = today.get(POSITION, (0, 0))[1] - 1
-    if family_of(grouped) == "ViT" and (positions < 1 or math.isqrt(positions) ** 2 != positions):
+    if grouped.family == "ViT" and (positions < 1 or math.isqrt(positions) ** 2 != positions):
         return "a ViT of another kind"
     return identify(grouped)

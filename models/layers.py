@@ -1,76 +1,38 @@
 """Which tensors make up a layer: the points of the paper's layer-wise figures (arXiv 2212.00399).
 
-A layer is the stem convolution, a residual block (ResNet), a dense layer or a transition
-(DenseNet), an encoder block (ViT), and the classifier. Only weights of convolutions and linear maps
-on the main path count; biases, normalisation and the convolutions of shortcuts do not.
+A layer is the stem, a block (residual block, dense layer, encoder block, ...), a transition between
+two stages, or the classifier. Only weights of convolutions and linear maps on the main path count:
+no biases, normalisation, shortcuts, gates and tables. Everything is decided from keys, shapes and
+types, so no network is built and torchvision is not imported. `models/blocks.py` has the table of
+networks; in a network that is not in it every weight is a layer of its own.
 
-Everything is decided from keys and shapes, so no network is built and torchvision is not imported.
-A new family is one more entry in FAMILIES.
+Every matrix (a tensor of two or more dimensions) is accounted for: it counts, is known not to
+count, lies outside the network, or is a fault of the file.
 """
 
+import fnmatch
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from console import InputError
+from .blocks import (
+    AUXILIARY,
+    FAMILIES,
+    HEAD,
+    PAPER,
+    REWRITTEN,
+    STEM,
+    UNKNOWN,
+    Family,
+    Group,
+    find_modules,
+    natural,
+)
+from .complete import missing_parts
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-class Family(NamedTuple):
-    """Networks whose keys follow one scheme.
-
-    layers: patterns of the counted weights. Group `layer` names the layer; `stage` and `block` are
-        its position, so that the order of layers does not depend on the order in the file.
-    head: module that holds the classifier.
-    uncounted: pattern of the other weights of two or more dimensions that such a network has.
-    lists_classifier: whether the classifier is a point of the paper's figures of this family.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    head: str
-    uncounted: str
-    lists_classifier: bool = True
-
-
-# Numbers of at most nine digits: int() refuses thousands, which a broken file may hold.
-FAMILIES = (
-    Family(
-        name="ResNet",
-        layers=(
-            r"(?P<layer>conv1)\.weight",
-            r"(?P<layer>layer(?P<stage>\d{1,9})\.(?P<block>\d{1,9}))\.conv\d+\.weight",
-        ),
-        head="fc",
-        uncounted=r"layer\d+\.\d+\.downsample\.0\.weight",
-    ),
-    Family(
-        name="DenseNet",
-        layers=(
-            r"(?P<layer>features\.conv0)\.weight",
-            r"(?P<layer>features\.denseblock(?P<stage>\d{1,9})\.denselayer(?P<block>\d{1,9}))"
-            r"\.conv[12]\.weight",
-            r"(?P<layer>features\.transition(?P<stage>\d{1,9}))\.conv\.weight",
-        ),
-        head="classifier",
-        uncounted=r"(?!)",
-    ),
-    Family(
-        name="ViT",
-        layers=(
-            r"(?P<layer>encoder\.layers\.encoder_layer_(?P<block>\d{1,9}))\."
-            r"(?:self_attention\.in_proj_|self_attention\.out_proj\.|mlp\.[03]\.)weight",
-        ),
-        head="heads",
-        uncounted=r"conv_proj\.(?:.*\.)?weight",
-        lists_classifier=False,
-    ),
-)
-
-# Auxiliary classifiers of GoogLeNet and Inception, which fine-tuned networks often lack.
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+STRANGER = "outside the network"
 
 
 class Layer(NamedTuple):
@@ -81,77 +43,76 @@ class Layer(NamedTuple):
     is_classifier: bool = False
 
 
+class Choice(NamedTuple):
+    """What the command line says about the layers of all files.
+
+    head: module of the classifier, "none" for a network without one; None: to be recognised.
+    ignore: shell patterns of keys that do not count.
+    """
+
+    head: str | None = None
+    ignore: tuple[str, ...] = ()
+
+
+NO_CHOICE = Choice()
+
+
 class Partition(NamedTuple):
-    """The layers of one file, in network order, the classifier last if there is one.
+    """The layers of one file, in network order, the classifier last if it is listed.
 
     shapes: key -> shape of every floating-point tensor, in file order.
-    head: module of the classifier ("" for a backbone without one).
-    family: name of the entry of FAMILIES, or "" where every weight is a layer of its own.
+    types: key -> type of every other tensor.
+    choice: what was chosen and not recognised.
+    in_order: whether the file keeps the order of the network's modules.
+    row: of the table of networks, or UNKNOWN.
+    head: module of the classifier, "" for a backbone without one.
+    head_is_guess: the last weight of the file is taken for that of the classifier.
+    blocks: keys of all tensors in stem, blocks and transitions.
+    left_out: key of a matrix -> reason why it does not count.
+    faults: what makes the file incomplete or its layers uncertain, a line each.
     """
 
     shapes: Shapes
+    types: Mapping[str, str]
+    choice: Choice
+    in_order: bool
+    row: Family
     layers: tuple[Layer, ...]
     head: str
-    family: str
+    head_is_guess: bool
+    blocks: frozenset[str]
+    left_out: Mapping[str, str]
+    faults: tuple[str, ...]
+
+    @property
+    def family(self) -> str:
+        """Name of the row, "" for an unknown network."""
+        return self.row.name
 
     @property
     def counted(self) -> list[str]:
         """Keys of all weights of the layers without the classifier."""
         return [key for x in self.layers if not x.is_classifier for key in x.tensors]
 
-
-def weights(shapes: Shapes) -> list[str]:
-    """Return the keys that can count: non-empty, two or more dimensions, ending in `weight`."""
-    return [
-        key
-        for key, shape in shapes.items()
-        if len(shape) >= 2 and 0 not in shape and key.endswith("weight")
-    ]
+    @property
+    def strangers(self) -> list[str]:
+        """Keys of the matrices outside the network."""
+        return [key for key, reason in self.left_out.items() if reason == STRANGER]
 
 
-def partition(shapes: Shapes) -> Partition:
-    """Group the weights of a network into layers.
-
-    shapes: key -> shape of every floating-point tensor of a state dict, in file order. Every weight
-    of a network of a known family has to belong to a layer, or to be known not to count. Other
-    networks get one layer per weight, named by its key; the last one is the classifier.
-    """
-    for family in FAMILIES:
-        grouped = group_by_family(shapes, family)
-        if grouped:
-            return grouped
-    keys = weights(shapes)
-    layers = [Layer(key, (key,), is_classifier=key == keys[-1]) for key in keys]
-    return Partition(shapes, tuple(layers), module_of(keys[-1]) if keys else "", family="")
+def is_matrix(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor can be a weight: two or more dimensions, and not empty."""
+    return len(shape) >= 2 and 0 not in shape
 
 
-def group_by_family(shapes: Shapes, family: Family) -> Partition | None:
-    """Return the partition, or None if a pattern matches no weight or a weight no pattern."""
-    positions: dict[str, tuple[int, int, int]] = {}
-    tensors: dict[str, list[str]] = {}
-    used = set()
-    for key in weights(shapes):
-        if in_module(key, family.head) or re.fullmatch(family.uncounted, key):
-            continue
-        for rank, pattern in enumerate(family.layers):
-            match = re.fullmatch(pattern, key)
-            if match:
-                numbers = {"stage": 0, "block": 0, **match.groupdict()}
-                position = int(numbers["stage"]), rank, int(numbers["block"])
-                positions[match["layer"]] = position
-                tensors.setdefault(match["layer"], []).append(key)
-                used.add(rank)
-                break
-        else:
-            return None
-    if len(used) < len(family.layers):
-        return None
-    names = sorted(positions, key=positions.get)
-    layers = [Layer(name, tuple(sorted(tensors[name]))) for name in names]
-    head = tuple(key for key in weights(shapes) if in_module(key, family.head))
-    if head and family.lists_classifier:
-        layers.append(Layer(family.head, head, is_classifier=True))
-    return Partition(shapes, tuple(layers), module_of(head[-1]) if head else "", family.name)
+def is_scale(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor only scales or shifts elements: all dimensions but one are 1."""
+    return sum(n > 1 for n in shape) <= 1
+
+
+def is_linear(shape: tuple[int, ...]) -> bool:
+    """Whether a weight can be that of a linear map or of a 1 x 1 convolution."""
+    return len(shape) >= 2 and set(shape[2:]) <= {1}
 
 
 def module_of(key: str) -> str:
@@ -164,64 +125,165 @@ def in_module(key: str, module: str) -> bool:
     return key.startswith(module + ".")
 
 
-def check_same_network(a: Partition, other: Partition, *, name_a: str, name_other: str) -> None:
-    """Raise InputError unless both files hold the same counted weights, with the same shapes.
+def partition(
+    shapes: Shapes,
+    types: Mapping[str, str] | None = None,
+    choice: Choice = NO_CHOICE,
+    *,
+    in_order: bool = True,
+) -> Partition:
+    """Group the weights of a network into layers.
 
-    The message names both architectures where they are known, and the first tensor that differs.
-    Classifiers are not compared: downstream tasks have other numbers of classes.
+    shapes: key -> shape of every floating-point tensor. types: key -> type of every other tensor.
+    in_order: whether the keys come in the order of the network's modules.
     """
-    left_out = auxiliary_heads(a, other)
-    keys_a = [key for key in a.counted if key not in left_out]
-    keys_other = [
-        key
-        for key in (other.counted if other.family else weights(other.shapes))
-        if key not in left_out and not in_module(key, a.head)
-    ]
-    start = f"{name_a} ({identify(a)}) and {name_other} ({identify(other)}) are different networks"
-    if keys_a and keys_other and not set(keys_a) & set(keys_other):
-        raise InputError(
-            f"{start}: none of the {len(keys_a)} weights of the first is among the "
-            f"{len(keys_other)} of the second, such as {keys_other[0]}"
-        )
-    for key in [*keys_a, *keys_other]:
-        if key not in a.shapes or key not in other.shapes:
-            owner, lacking = (name_a, name_other) if key in a.shapes else (name_other, name_a)
-            shape = list(a.shapes.get(key) or other.shapes[key])
-            raise InputError(f"{start}: {key} {shape} of {owner} is missing in {lacking}")
-        if a.shapes[key] != other.shapes[key]:
-            raise InputError(
-                f"{start}: {key} has the shape {list(a.shapes[key])} in the first "
-                f"and {list(other.shapes[key])} in the second"
+    # Sorted keys come from a container that keeps no order.
+    in_order = in_order and list(shapes) != sorted(shapes)
+    keys = "\n".join(shapes)
+    rows = [x for x in FAMILIES if re.search(f"^(?:{x.known_by})", keys, re.MULTILINE)]
+    attempts = (
+        divide(shapes, types or {}, choice, in_order, family) for family in rows or [UNKNOWN]
+    )
+    return min(attempts, key=lambda x: (len(x.faults), len(x.strangers)))
+
+
+def divide(
+    shapes: Shapes, types: Mapping[str, str], choice: Choice, in_order: bool, family: Family
+) -> Partition:
+    """Return the partition by one row of the table."""
+    groups = find_modules([*shapes, *types], family)
+    blocks = frozenset(key for x in groups for key in x.ends.values())
+    weights, left_out, faults = sort_out(shapes, types, choice, family, blocks)
+
+    outside = [key for key in weights if key not in blocks]
+    if family is not UNKNOWN or not in_order:
+        # Stem first, classifier last.
+        outside.sort(key=lambda key: (root_of(key) != "", not re.match(STEM, key), natural(key)))
+    head = find_head(shapes, weights if choice.head else outside, choice, family)
+    is_guess = not head and choice.head is None and family is UNKNOWN and in_order and bool(outside)
+    if is_guess:
+        head = outside[-1]
+    heads = [head] if head else []
+    if family.head and in_module(head, family.head):
+        heads = [key for key in outside if in_module(key, family.head)]
+
+    layers = [*layers_of_blocks(groups, {*weights} - {*heads}, family)]
+    root = root_of(head)
+    for key in outside:
+        if key in heads:
+            continue
+        if any(re.fullmatch(AUXILIARY, part) for part in key.split(".")):
+            left_out[key] = "auxiliary classifier"
+        elif is_scale(shapes[key]):
+            left_out[key] = "scale"
+        elif root and in_module(key, root) and not family.lists_classifier:
+            left_out[key] = "classifier"
+        elif family is UNKNOWN or (root and in_module(key, root)):
+            layers.append(Layer(key, (key,)))
+        else:
+            left_out[key] = STRANGER
+    if heads and family.lists_classifier:
+        name = family.head if family.head and in_module(head, family.head) else head
+        layers.append(Layer(name, tuple(heads), is_classifier=True))
+    else:
+        left_out |= dict.fromkeys(heads, "classifier")
+    faults += missing_parts([*shapes, *types], groups, {*weights}, left_out, family)
+    return Partition(
+        shapes=shapes,
+        types=types,
+        choice=choice,
+        in_order=in_order,
+        row=family,
+        layers=tuple(layers),
+        head=module_of(head),
+        head_is_guess=is_guess,
+        blocks=blocks,
+        left_out=left_out,
+        faults=tuple(faults),
+    )
+
+
+def sort_out(
+    shapes: Shapes,
+    types: Mapping[str, str],
+    choice: Choice,
+    family: Family,
+    blocks: Collection[str],
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Return the keys of weights, those that do not count with the reason, and faults."""
+    weights, left_out, faults = [], {}, []
+    for key in (*shapes, *types):
+        if any(fnmatch.fnmatchcase(key, pattern) for pattern in choice.ignore):
+            left_out[key] = "ignored"
+        elif key in types:
+            if key.endswith("weight"):
+                faults.append(f"{key} is {types[key]}; dequantise the file first")
+        elif is_matrix(shapes[key]):
+            counts = re.fullmatch(family.counts, key)
+            rewritten = next(
+                (x for x, pattern in REWRITTEN.items() if re.fullmatch(pattern, key)), ""
             )
+            reason = next(
+                (x for x, pattern in family.skips.items() if re.fullmatch(pattern, key)), ""
+            )
+            if not reason and is_scale(shapes[key]) and key in blocks and family not in PAPER:
+                reason = "scale"
+            if rewritten:
+                faults.append(f"{key} {rewritten}")
+            elif reason:
+                left_out[key] = reason
+            elif counts or (key not in blocks and key.endswith("weight")):
+                weights.append(key)
+            elif is_scale(shapes[key]):
+                left_out[key] = "scale"
+            elif family is UNKNOWN or key in blocks:
+                faults.append(f"{key} {[*shapes[key]]} is not known to be a weight or none")
+            else:
+                left_out[key] = STRANGER
+    return weights, left_out, faults
 
 
-def auxiliary_heads(a: Partition, b: Partition) -> list[str]:
-    """Return the weights of an ungrouped network that belong to classifiers before the last one.
-
-    Their first dimension is the number of classes of A in A, and that of B in B; or B lacks them.
-    """
-    if a.family or not a.layers:
-        return []
-    keys, head = weights(a.shapes), a.layers[-1].tensors[0]
-    lacking = [k for k in keys if k not in b.shapes and k.startswith(AUXILIARY)]
-    if head not in b.shapes or a.shapes[head][0] == b.shapes[head][0]:
-        return lacking
-    sides = a.shapes[head][0], b.shapes[head][0]
-    shared = [k for k in keys if k in b.shapes and k != head]
-    return lacking + [k for k in shared if (a.shapes[k][0], b.shapes[k][0]) == sides]
+def layers_of_blocks(
+    groups: Iterable[Group], weights: Collection[str], family: Family
+) -> Iterable[Layer]:
+    """Yield the layers that the table has a path for."""
+    for x in groups:
+        keys = sorted((key for key in x.ends.values() if key in weights), key=natural)
+        if keys:
+            name = keys[0] if len(keys) == 1 and family not in PAPER else x.name
+            yield Layer(name, tuple(keys))
 
 
-def layers_to_compare(r: Partition, a: Partition, b: Partition) -> tuple[list[Layer], list[str]]:
-    """Return the layers to measure, and the weights of auxiliary classifiers, which are left out.
+def find_head(shapes: Shapes, keys: list[str], choice: Choice, family: Family) -> str:
+    """Return the key of the classifier's weight among `keys`, as its name tells; "" for none."""
+    module = choice.head or family.head
+    inside = [key for key in keys if module and in_module(key, module)]
+    if choice.head or inside:
+        own = f"{module}.weight"
+        return own if own in inside else max(inside, key=natural, default="")
+    ranked: dict[tuple[int, int], list[str]] = {}
+    for key in keys:
+        parts = module_of(key).split(".")
+        words = [i for i, part in enumerate(parts) if re.fullmatch(HEAD, part)]
+        if not words or not is_linear(shapes[key]):
+            continue
+        # Behind a number the word is that of one layer among many, as in layers.3.linear.
+        among_many = any(map(str.isdecimal, parts[: words[0]]))
+        if not among_many and not any(re.fullmatch(AUXILIARY, part) for part in parts):
+            ranked.setdefault((-len(words), len(parts)), []).append(key)
+    best = ranked[min(ranked)] if ranked else []
+    # Of fc1, fc2 and fc3 it is the last one; other names do not tell which comes last.
+    alike = len({re.sub(r"\d+", "", key) for key in best}) == 1
+    return max(best, key=natural) if alike else ""
 
-    r, a, b: of theta_r, theta_A, theta_FB, which are of one network (`check_same_network`). The
-    layers are in network order; the classifier is the last one if B has one.
-    """
-    left_out = dict.fromkeys(key for x in (r, b) for key in auxiliary_heads(a, x))
-    # Only B needs to have a classifier for one to be listed.
-    grouped = b if a.family else a
-    layers = [x for x in grouped.layers if x.tensors[0] in b.shapes and x.name not in left_out]
-    return layers, list(left_out)
+
+def root_of(key: str) -> str:
+    """Return the outermost module of a key that is named like a classifier."""
+    parts = module_of(key).split(".")
+    for i, part in enumerate(parts, start=1):
+        if re.fullmatch(HEAD, part):
+            return ".".join(parts[:i])
+    return ""
 
 
 def num_classes(grouped: Partition) -> int | None:
@@ -231,24 +293,48 @@ def num_classes(grouped: Partition) -> int | None:
 
 def identify(grouped: Partition) -> str:
     """Return the name of the architecture, or a description of one without a known name."""
-    if not grouped.family:
+    family, shapes = grouped.family, grouped.shapes
+    if not family:
         return "an unknown network"
-    shapes = grouped.shapes
+    if grouped.row not in PAPER:
+        return family
     layers = [layer for layer in grouped.layers if not layer.is_classifier]
     first, block = shapes[layers[0].tensors[0]], [shapes[key] for key in layers[-1].tensors]
-    if grouped.family == "ResNet":
-        depths = Counter(layer.name.partition(".")[0] for layer in layers[1:])
+    depths = Counter(layer.name.rpartition(".")[0] for layer in layers)
+    if family == "ResNet":
+        del depths[""]  # conv1
         # A grouped convolution sees only its share of the channels of the one before it.
         groups = block[0][0] // block[1][1] if len(block) > 1 and block[1][1] else 1
         sizes = (*depths.values(), len(block), first[0], block[0][0], groups)
-    elif grouped.family == "DenseNet":
-        depths = Counter(layer.name.split(".")[1] for layer in layers[1:])
-        blocks = [n for name, n in depths.items() if name.startswith("denseblock")]
-        sizes = (*blocks, first[0], block[-1][0])
+    elif family == "DenseNet":
+        depths = {name: n for name, n in depths.items() if "block" in name}
+        sizes = (*depths.values(), first[0], block[-1][0])
     else:
         patch = (shapes.get("conv_proj.weight") or (0,))[-1]
-        sizes = (len(layers), first[0], patch)  # the first weight is that of mlp.0
-    return KNOWN_SIZES.get(sizes, f"a {grouped.family} of unknown size")
+        # The first weight is that of mlp.0. Other tokens make another network of the same blocks.
+        sizes = (len(layers), first[0], patch)
+        if any(re.fullmatch(r"(dist|reg)_token", key) for key in shapes):
+            sizes = ()
+    blocks = ", ".join(map(str, depths.values()))
+    return KNOWN_SIZES.get(sizes, f"a {family} of {blocks} blocks")
+
+
+def has_unknown_depth(grouped: Partition) -> bool:
+    """Whether a ResNet or DenseNet has stages, but not as many blocks in each as any known one."""
+    numbers = tuple(map(int, re.findall(r"\d+", identify(grouped))))
+    described = grouped.row in PAPER and identify(grouped) not in KNOWN_SIZES.values()
+    return (
+        described
+        and len(numbers) > 1
+        and not any(sizes[: len(sizes) - k] == numbers for sizes in KNOWN_SIZES for k in (2, 4))
+    )
+
+
+def contradicts(arch: str, grouped: Partition) -> bool:
+    """Whether a network cannot be `arch`: its keys tell another name, or would tell that one."""
+    names = {*KNOWN_SIZES.values()}
+    recognised = identify(grouped)
+    return recognised != arch and (recognised in names or arch in names)
 
 
 # ResNet: blocks of the four stages, convolutions per block, channels of the stem, of the first

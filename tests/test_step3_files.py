@@ -392,8 +392,8 @@ def test_r_and_a_are_read_once_and_no_b_stays_in_memory(several, step_3, monkeyp
 
 def test_every_file_is_partitioned_once(files, step_3, monkeypatch):
     shapes = []
-    original = checkpoint.partition_of
-    monkeypatch.setattr(checkpoint, "partition_of", lambda x: shapes.append(x) or original(x))
+    original = checkpoint.partition
+    monkeypatch.setattr(checkpoint, "partition", lambda x, *a, **k: shapes.append(x) or original(x, *a, **k))
     assert step_3(*files, "--no_plot", "--per_tensor", "--num_classes", "10").returncode == 0
     assert len(shapes) == 3
 
