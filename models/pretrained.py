@@ -111,7 +111,7 @@ def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
     wanted = [key for key in own if not key.endswith("num_batches_tracked")]
     missing = [key for key in wanted if key not in tensors]
     if len(missing) == len(wanted):
-        raise InputError(f"none of its {len(tensors)} tensors has a name that the network knows")
+        raise InputError(f"it has none of the {len(wanted)} tensors of the network")
     if missing:
         raise InputError(f"{missing[0]} is missing ({len(missing)} in all)")
     for key, value in tensors.items():

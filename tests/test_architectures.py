@@ -186,7 +186,7 @@ def as_checkpoint(tensors, tmp_path):
         ),
         (
             lambda t: [t.update({f"a{i}.{k}": t.pop(k)}) for i, k in enumerate(list(t))],
-            "none of its .* tensors has a name that the network knows",
+            "it has none of the .* tensors of the network",
         ),
     ],
 )
