@@ -12,7 +12,7 @@ from torch import Tensor
 
 from console import InputError, warn
 from models.blocks import AUXILIARY
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, is_plain
 from models.comparison import check_same_network
 from models.containers import names
 from models.layers import Layer, identify, in_module, root_of
@@ -108,9 +108,14 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
             "otherwise check that -r and -a are not exchanged"
         )
+    # Those that count have been looked at.
     counted = {key for x in result.layers if not x.layer.is_classifier for key in x.layer.tensors}
     for key, value in b.tensors.items():
-        if value.is_floating_point() and key not in counted and not torch.isfinite(value).all():
+        if key in counted or not is_plain(value):
+            continue
+        # A view may repeat few numbers more often than fit into memory.
+        bytes_ = value.numel() * value.element_size()
+        if bytes_ <= value.untyped_storage().nbytes() and not torch.isfinite(value).all():
             warn(f"{b.path}: {key} holds NaN or infinity; the training may have diverged")
             break
     coarse = []
