@@ -22,14 +22,15 @@ def missing_parts(
     keys: of all tensors. groups: modules of the table, in network order. weights: keys that count.
     left_out: keys that do not, with the reason.
     """
-    weights = {*weights, *(key for key, reason in left_out.items() if reason == "ignored")}
+    ignored = {key for key, reason in left_out.items() if reason == "ignored"}
+    weights = {*weights, *ignored}
     shortcuts = {key for key, reason in left_out.items() if reason == "shortcut"}
     lines = [
         *halves_of_modules(keys),
         *missing_modules(groups, weights, family),
         *missing_numbers(groups, family),
         *missing_transitions(groups),
-        *missing_in_blocks(groups, weights, family),
+        *missing_in_blocks(groups, weights, ignored, family),
         *missing_convolutions(groups, weights | shortcuts),
     ]
     return [f"incomplete: {line}" for line in dict.fromkeys(lines)]
@@ -71,11 +72,12 @@ def missing_numbers(groups: list[Group], family: Family) -> Iterator[str]:
     for x in groups:
         for depth, number in enumerate(x.numbers):
             # All paths of a segment share the numbers of its stages.
-            series = x.path.segment, x.numbers[:depth], x.path.rank if depth else None
+            series = x.path.segment, x.path.rank if depth else None, x.numbers[:depth]
             numbers[series].setdefault(number, x.name)
-    for (_, stage, _), names in numbers.items():
-        first = 0 if stage else family.first
-        start = first if first in names else first + 1
+    for (segment, rank, stage), names in numbers.items():
+        # Stages start with the number of the family or the next one; so do blocks, with 0 or 1.
+        others = [min(n) for s, n in numbers.items() if s[:2] == (segment, rank)]
+        start = min([*others, 1]) if stage else min(min(names), family.first + 1)
         missing = [n for n in range(start, max(names)) if n not in names]
         if missing:
             after = min(n for n in names if n > missing[0])
@@ -98,13 +100,14 @@ def missing_transitions(groups: list[Group]) -> Iterator[str]:
 
 
 def missing_in_blocks(
-    groups: list[Group], weights: Collection[str], family: Family
+    groups: list[Group], weights: Collection[str], ignored: Collection[str], family: Family
 ) -> Iterator[str]:
     """Find tensors that a block lacks and another one, like it otherwise, has."""
     alike = defaultdict(list)
     for x in groups:
         if x.numbers:
-            alike[x.path].append(x)
+            ends = {end: key for end, key in x.ends.items() if key not in ignored}
+            alike[x.path].append(x._replace(ends=ends))
     for blocks in alike.values():
         kinds = {frozenset(x.ends): x for x in blocks}
         for x in kinds.values():
@@ -123,20 +126,20 @@ def missing_beside(
     missing = {end: key for end, key in other.ends.items() if end not in x.ends}
     if not missing or x.ends.keys() - other.ends.keys():
         return
-    counted = {
-        end
-        for end, key in missing.items()
-        if key in weights and not re.fullmatch(family.unlike, key)
-    }
     modules = {end.rpartition(".")[0] for end in x.ends}
     halves = {
         end
         for end in missing
         if end.rpartition(".")[0] in modules and re.search(r"(weight|bias|running_\w+)$", end)
     }
-    # Where blocks differ, one has a convolution together with its normalisation, or neither.
-    if family.uniform or len(counted | halves) == len(missing):
-        yield from sorted(counted | halves)
+    counted = {end for end, key in missing.items() if key in weights}
+    usual = {end for end in counted if not re.fullmatch(family.unlike, missing[end])}
+    # A block that may do without a convolution has no normalisation of it either.
+    alone = len(counted | halves) == len(missing)
+    if family.uniform:
+        yield from sorted(halves | (counted if alone else usual))
+    elif alone:
+        yield from sorted(halves | usual)
 
 
 def missing_convolutions(groups: list[Group], weights: Collection[str]) -> Iterator[str]:
