@@ -18,8 +18,8 @@ from datasets import DATASETS, load
 from datasets.images import Images
 from datasets.loader import make_loader
 from models import arch_name, build, checkpoint, default_image_size, paths
-from models.architecture import architecture
 from models.checkpoint import Checkpoint
+from models.comparison import architecture
 from models.layers import num_classes
 from models.pretrained import fitting
 from training.device import choose_device, explain_errors

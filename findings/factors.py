@@ -35,7 +35,7 @@ from datasets.folder import listing
 from datasets.images import Images
 from datasets.transforms import generator_for
 from models import arch_name, checkpoint, default_image_size, paths
-from models.architecture import architecture
+from models.comparison import architecture
 from models.layers import num_classes
 from safe_io import check_output, sha256
 from training.device import choose_device

@@ -28,7 +28,7 @@ from measurement.inputs import read_pair
 from measurement.plot import make_figure, save_figure
 from measurement.results import LayerResult
 from models import checkpoint, default_image_size, paths
-from models.architecture import architecture
+from models.comparison import architecture
 from models.layers import num_classes
 from safe_io import atomic_write
 from training.device import choose_device, explain_errors

@@ -31,8 +31,7 @@ from console import ArgumentParser, InputError, integer, run, say, warn
 from datasets import find, load
 from evaluate import evaluate_file
 from models import ARCHS, checkpoint, default_image_size, paths
-from models.architecture import architecture
-from models.comparison import check_same_network
+from models.comparison import architecture, check_same_network
 from safe_io import Busy, atomic_write, check_output, sha256
 from training.device import choose_device
 

@@ -9,9 +9,8 @@ import torch
 
 from console import InputError, warn
 from models import ARCHS, TIMM, build, checkpoint, paths
-from models.architecture import check_architecture
 from models.checkpoint import Checkpoint
-from models.comparison import check_same_network
+from models.comparison import check_architecture, check_same_network
 from models.layers import NO_CHOICE, Choice, has_unknown_depth, identify, num_classes
 from safe_io import sha256
 

@@ -10,8 +10,8 @@ from console import InputError, say, warn
 from safe_io import sibling
 
 from . import DEFAULT, from_timm
-from .architecture import advice
 from .checkpoint import Checkpoint, is_plain, shapes_of
+from .comparison import advice
 from .containers import names
 from .dialects import align
 from .layers import in_module, partition

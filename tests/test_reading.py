@@ -25,8 +25,8 @@ import evaluate
 import finetune
 from console import InputError, run
 from models import build, checkpoint, from_timm
-from models.architecture import check_architecture
 from models.checkpoint import Checkpoint, of_content, of_mapping
+from models.comparison import check_architecture
 from models.containers import networks
 from models.pretrained import load_pretrained
 
