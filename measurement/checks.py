@@ -42,14 +42,23 @@ BUDGET = (
 )
 
 
-def check_whole(theta: Checkpoint) -> None:
-    """Raise InputError for a file that lacks something, or holds what nothing is known about."""
-    faults = theta.partition.faults
-    if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+def check_known(theta: Checkpoint) -> None:
+    """Raise InputError for a file with tensors that nothing is known about."""
+    refuse(theta, theta.partition.faults, "")
+
+
+def check_complete(theta: Checkpoint) -> None:
+    """Raise InputError for a file that does not hold a whole network."""
+    refuse(theta, theta.partition.missing, "incomplete: ")
+
+
+def refuse(theta: Checkpoint, problems: tuple[str, ...], start: str) -> None:
+    """Raise InputError for the first problem of a file, if there is one."""
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(
-            f"{theta.path}: {faults[0]}{more}; python -m models {theta.path} lists everything, and "
-            "--ignore PATTERN leaves tensors out"
+            f"{theta.path}: {start}{problems[0]}{more}; python -m models {theta.path} lists "
+            "everything, and --ignore PATTERN leaves tensors out"
         )
 
 
@@ -59,7 +68,7 @@ def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
         if x.path.resolve() == b.path.resolve():
             raise InputError(f"{flag} and -b are the same file {x.path}; nothing can have moved")
     for x in (r, a, b):
-        check_whole(x)
+        check_known(x)
     head = a.choice.head
     if head not in (None, "none") and not any(x.partition.head for x in (r, a, b)):
         raise InputError(f"--head {head}: no file has a weight in a module of that name")
@@ -67,6 +76,9 @@ def check_comparable(r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
         check_same_network(
             a.partition, other.partition, name_a=str(a.path), name_other=str(other.path)
         )
+    # After the comparison, which names the shape of what is missing in one file alone.
+    for x in (r, a, b):
+        check_complete(x)
 
 
 def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) -> None:
@@ -83,8 +95,6 @@ def check_measured(result: Result, r: Checkpoint, a: Checkpoint, b: Checkpoint) 
         raise InputError(f"{r.path} and {b.path} hold the same parameters; check -r and -b")
     if all(x.distance_a_b == 0 for x in measured):
         raise InputError(f"{a.path} and {b.path} hold the same parameters; check -a and -b")
-    if all(x.distance_r_b == 0 for x in measured):
-        raise InputError(f"{r.path} and {b.path} hold the same parameters; check -r and -b")
     # No sum or mean of values below this overflows.
     if not result.values() or max(result.values()) > 1e100:
         raise InputError(f"{b.path} hardly differs from {a.path}: T is too large for a number")
@@ -146,12 +156,15 @@ def warn_of_left_out(
         for key, reason in x.partition.left_out.items():
             if reason == "auxiliary classifier":
                 auxiliary[key] = None
-    if auxiliary:
-        warn(f"auxiliary classifiers are left out: {names(auxiliary)}")
     owners: dict[str, list[str]] = {}
     for x in files:
-        for key in x.partition.shapes.keys() - {*x.partition.strangers}:
-            owners.setdefault(key, []).append(str(x.path))
+        strangers = {*x.partition.strangers}
+        for key in x.partition.shapes:
+            if key not in strangers:
+                owners.setdefault(key, []).append(str(x.path))
+    if auxiliary:
+        left_out = [key for key in owners if key in auxiliary]
+        warn(f"auxiliary classifiers are left out: {names(left_out)}")
     unshared: dict[str, list[str]] = {}
     for key, paths in owners.items():
         is_head = any(head and in_module(key, head) for head in heads)

@@ -14,7 +14,7 @@ from models.comparison import check_architecture, check_same_network
 from models.layers import NO_CHOICE, Choice, has_unknown_depth, identify, num_classes
 from safe_io import sha256
 
-from .checks import check_whole, warn_of_other_parent, warn_of_strangers
+from .checks import check_complete, check_known, warn_of_other_parent, warn_of_strangers
 
 SHIPPED = paths.CKPT_DIR / "shipped"
 SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
@@ -71,12 +71,12 @@ def check_shipped() -> None:
 def read(
     path: Path, choice: Choice, *, subtree: str | None = None, needed: bool = True
 ) -> Checkpoint:
-    """Read a file whose layers are those of `choice`; InputError where it is not whole.
+    """Read a file whose layers are those of `choice`; InputError if it has unknown tensors.
 
     subtree, needed: as for `checkpoint.read`.
     """
     theta = replace(checkpoint.read(path, subtree=subtree, needed=needed), choice=choice)
-    check_whole(theta)
+    check_known(theta)
     return theta
 
 
@@ -95,6 +95,7 @@ def read_pair(
     `arch`.
     """
     a = read(paths.locate(a_name), choice, subtree=subtree)
+    check_complete(a)
     is_substitute = r_name.startswith("random:")
     if arch:
         check_architecture(a, arch)

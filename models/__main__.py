@@ -30,10 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     say(f"{path}: {identify(grouped)}, {len(grouped.layers)} layers")
     for line in lines(grouped):
         say(line)
-    if grouped.faults:
-        for fault in grouped.faults:
-            say(f"fault: {fault}")
-        raise InputError(f"{path} has {len(grouped.faults)} faults, so step 3 would refuse it")
+    problems = [*grouped.faults, *(f"incomplete: {line}" for line in grouped.missing)]
+    for problem in problems:
+        say(f"problem: {problem}")
+    if problems:
+        raise InputError(f"step 3 would refuse {path}, as it is listed above")
 
 
 def lines(grouped: Partition) -> list[str]:

@@ -23,7 +23,9 @@ SHORTCUTS = r".*\.(\w*shortcut\w*|downsample|project|skip)\..*"
 GATES = r".*\.(se|se_module|se_early|attn_last|\w*squeeze_exc\w*)\..*"
 # Networks that compute a position bias from coordinates.
 POSITION_NETWORKS = r".*\.(cpb_mlp|meta_mlp|continuous_position_bias_mlp|rel_pos|pos_embd)\..*"
-PATCHES = r"((\w+\.)?(patch_embed|conv_proj|embeds|embeddings|pixel_embed)|proj)\..*"
+PATCHES = (
+    r"((\w+\.)?(patch_embed(?!\.backbone\.)|conv_proj|embeds|embeddings|pixel_embed)|proj)\..*"
+)
 
 # In the blocks of stages; a down-sampling of the stage itself is a transition.
 STAGE_SHORTCUTS = r".*\.blocks\.\d+\.(\w+\.)*(\w*shortcut\w*|downsample)\..*"
@@ -112,7 +114,7 @@ OTHERS = (
         "hybrid ViT",
         (
             "patch_embed.backbone.(stem|conv1|conv|0)",
-            "patch_embed.backbone.(stages.#.blocks.#|stages.#.#|layer#.#|#)",
+            "?patch_embed.backbone.(stages.#.blocks.#|stages.#.#|layer#.#|#)",
             "?patch_embed.backbone.pool|patch_embed.proj|conv_proj",
             "encoder.layers.encoder_layer_#|blocks.#",
         ),
@@ -156,7 +158,7 @@ OTHERS = (
     Family(
         "ResNet of another kind",
         (
-            "(body.)?(conv1|layer0|stem)",
+            "conv1=conv1|bn1 body.conv1 layer0",
             "?maxpool",
             "(body.)?layer#.#",
         ),
@@ -250,8 +252,8 @@ OTHERS = (
     ),
     Family(
         "EfficientNet or MobileNet of timm",
-        ("conv_stem", "blocks.#.#", "?msfa", "?conv_head"),
-        known_by=r"conv_stem\.",
+        ("conv_stem=conv_stem|bn1", "blocks.#.#", "?msfa", "?conv_head=conv_head|bn2"),
+        known_by=r"blocks\.\d+\.\d+\.(conv\w*|dw_\w+|pw_\w+|ghost\d|bn\d)\.",
         skips={**IN_BLOCKS, "gate": GATES + r"|.*\.routing_fn\..*"},
         uniform=False,
         unlike=r".*\.conv_(dw|pw|pwl)\.\d+\..*",

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from .blocks import Family, Group
+from .blocks import HEAD, Family, Group
 
 STATISTICS = {"running_mean", "running_var"}
 NORMALISATION = STATISTICS | {"weight", "bias"}
@@ -17,23 +17,23 @@ def missing_parts(
     left_out: Mapping[str, str],
     family: Family,
 ) -> list[str]:
-    """Return a line for everything that a whole network would have, and this one has not.
+    """Return a line for each thing that a whole network would have, and this one has not.
 
     keys: of all tensors. groups: modules of the table, in network order. weights: keys that count.
     left_out: keys that do not, with the reason.
     """
     ignored = {key for key, reason in left_out.items() if reason == "ignored"}
     weights = {*weights, *ignored}
-    shortcuts = {key for key, reason in left_out.items() if reason == "shortcut"}
+    normalised = {key for key, reason in left_out.items() if reason in ("shortcut", "scale")}
     lines = [
         *halves_of_modules(keys),
         *missing_modules(groups, weights, family),
         *missing_numbers(groups, family),
         *missing_transitions(groups),
         *missing_in_blocks(groups, weights, ignored, family),
-        *missing_convolutions(groups, weights | shortcuts),
+        *missing_convolutions(groups, weights | normalised),
     ]
-    return [f"incomplete: {line}" for line in dict.fromkeys(lines)]
+    return list(dict.fromkeys(lines))
 
 
 def halves_of_modules(keys: Iterable[str]) -> Iterator[str]:
@@ -44,7 +44,9 @@ def halves_of_modules(keys: Iterable[str]) -> Iterator[str]:
         modules[module].add(name)
     whole = [NORMALISATION & names for names in modules.values() if names >= STATISTICS]
     for module, names in modules.items():
-        expected = {"weight"} if names == {"bias"} else set()
+        # A classifier does not count, so half of one is as good as none.
+        is_head = all(re.fullmatch(HEAD, part) and part.isalpha() for part in module.split("."))
+        expected = {"weight"} if names == {"bias"} and not is_head else set()
         if names & STATISTICS:
             # What the others have: some are without weight and bias.
             expected = max(whole, key=len, default=set())
@@ -143,12 +145,16 @@ def missing_beside(
 
 
 def missing_convolutions(groups: list[Group], weights: Collection[str]) -> Iterator[str]:
-    """Find the one block that has more batch normalisations than convolutions."""
+    """Find the one block, or other modules, with more batch normalisations than convolutions."""
     excess = {}
     for x in groups:
+        # RepVGG and its kind add the identity, normalised.
+        norms = sum(e.endswith("running_mean") and "identity." not in e for e in x.ends)
+        more = norms - sum(key in weights for key in x.ends.values())
         if x.numbers:
-            norms = sum(end.endswith("running_mean") for end in x.ends)
-            excess[x.name] = norms - sum(key in weights for key in x.ends.values())
+            excess[x.name] = more
+        elif more > 0:
+            yield f"{x.name} has more normalisations than weights"
     highest = max(excess.values(), default=0)
     if highest > 0 and list(excess.values()).count(highest) == 1:
         name = max(excess, key=excess.get)

@@ -69,7 +69,8 @@ class Partition(NamedTuple):
     head_is_guess: the last weight of the file is taken for that of the classifier.
     blocks: keys of all tensors in stem, blocks and transitions.
     left_out: key of a matrix -> reason why it does not count.
-    faults: what makes the file incomplete or its layers uncertain, a line each.
+    faults: tensors that nothing is known about, a line each.
+    missing: what the file lacks, a line each.
     """
 
     shapes: Shapes
@@ -83,6 +84,7 @@ class Partition(NamedTuple):
     blocks: frozenset[str]
     left_out: Mapping[str, str]
     faults: tuple[str, ...]
+    missing: tuple[str, ...]
 
     @property
     def family(self) -> str:
@@ -144,7 +146,7 @@ def partition(
     attempts = (
         divide(shapes, types or {}, choice, in_order, family) for family in rows or [UNKNOWN]
     )
-    return min(attempts, key=lambda x: (len(x.faults), len(x.strangers)))
+    return min(attempts, key=lambda x: len(x.faults) + len(x.missing) + len(x.strangers))
 
 
 def divide(
@@ -187,7 +189,7 @@ def divide(
         layers.append(Layer(name, tuple(heads), is_classifier=True))
     else:
         left_out |= dict.fromkeys(heads, "classifier")
-    faults += missing_parts([*shapes, *types], groups, {*weights}, left_out, family)
+    missing = missing_parts([*shapes, *types], groups, {*weights}, left_out, family)
     return Partition(
         shapes=shapes,
         types=types,
@@ -200,6 +202,7 @@ def divide(
         blocks=blocks,
         left_out=left_out,
         faults=tuple(faults),
+        missing=tuple(missing),
     )
 
 
@@ -296,9 +299,9 @@ def identify(grouped: Partition) -> str:
     family, shapes = grouped.family, grouped.shapes
     if not family:
         return "an unknown network"
-    if grouped.row not in PAPER:
-        return family
     layers = [layer for layer in grouped.layers if not layer.is_classifier]
+    if grouped.row not in PAPER or not layers:
+        return family
     first, block = shapes[layers[0].tensors[0]], [shapes[key] for key in layers[-1].tensors]
     depths = Counter(layer.name.rpartition(".")[0] for layer in layers)
     if family == "ResNet":

@@ -322,7 +322,9 @@ def test_tensor_that_is_missing_is_named(file, step_3, tmp_path):
     contents = triple(resnet_shapes(), 0)
     del contents["rab".index(file)]["layer3.0.conv2.weight"]
     args = write_triple(tmp_path, contents)
-    message = rf"{file}\.pth: incomplete: layer3\.0\.conv2\.weight is missing, which layer4\.0 has"
+    message = (
+        rf"layer3\.0\.conv2\.weight \[16, 16, 3, 3\] of \S+a\.pth is missing in \S+{file}\.pth"
+    )
     assert_refused(step_3(*args, "--no_plot"), message)
 
 
@@ -330,7 +332,7 @@ def test_tensor_that_only_b_has_is_named(step_3, tmp_path):
     r, a, b = triple(resnet_shapes(), 0)
     b["layer4.1.conv1.weight"] = torch.zeros(32, 128, 1, 1)
     args = write_triple(tmp_path, (r, a, b))
-    message = r"b\.pth: incomplete: layer4\.1\.conv2\.weight is missing, which layer4\.0 has"
+    message = r"layer4\.1\.conv1\.weight \[32, 128, 1, 1\] of \S+b\.pth is missing in \S+a\.pth"
     assert_refused(step_3(*args, "--no_plot"), message)
 
 

@@ -40,7 +40,7 @@ found = functools.cache(networks.network)
 def test_layers_of_a_network(library, name):
     network = found(library, name)
     (a, layers), (_, from_sorted_keys) = networks.divided(network.shapes, network.head)
-    assert a.faults == ()
+    assert a.faults == a.missing == ()
     assert STRANGER not in a.left_out.values()
     assert layers == from_sorted_keys
     assert bool(a.family) == bool(network.count), "only networks without blocks are not known"

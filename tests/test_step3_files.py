@@ -172,7 +172,7 @@ def test_auxiliary_classifiers_are_left_out_and_said(googlenet, step_3, tmp_path
     args = write_triple(tmp_path, googlenet)
     ran = step_3(*args, "--no_plot", "--json", tmp_path / "t.json")
     assert ran.returncode == 0
-    said = "warning: auxiliary classifiers are left out: aux1.fc2.weight, aux2.fc2.weight, "
+    said = "warning: auxiliary classifiers are left out: aux1.conv.conv.weight, aux1.fc1.weight, "
     assert ran.stderr.startswith(said)
     layers = results_of(tmp_path / "t.json")[0]["layers"]
     names = [x["name"] for x in layers]
