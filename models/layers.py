@@ -11,6 +11,7 @@ count, lies outside the network, or is a fault of the file.
 """
 
 import fnmatch
+import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -139,13 +140,23 @@ def partition(
     shapes: key -> shape of every floating-point tensor. types: key -> type of every other tensor.
     in_order: whether the keys come in the order of the network's modules.
     """
+    return cached_partition(tuple(shapes.items()), tuple((types or {}).items()), choice, in_order)
+
+
+@functools.lru_cache(maxsize=16)
+def cached_partition(
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    types: tuple[tuple[str, str], ...],
+    choice: Choice,
+    in_order: bool,
+) -> Partition:
+    """Return what `partition` does; the files of one experiment have the same tensors."""
+    shapes, types = dict(shapes), dict(types)
     # Sorted keys come from a container that keeps no order.
     in_order = in_order and list(shapes) != sorted(shapes)
     keys = "\n".join(shapes)
     rows = [x for x in FAMILIES if re.search(f"^(?:{x.known_by})", keys, re.MULTILINE)]
-    attempts = (
-        divide(shapes, types or {}, choice, in_order, family) for family in rows or [UNKNOWN]
-    )
+    attempts = (divide(shapes, types, choice, in_order, family) for family in rows or [UNKNOWN])
     return min(attempts, key=lambda x: len(x.faults) + len(x.missing) + len(x.strangers))
 
 
