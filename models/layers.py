@@ -181,20 +181,12 @@ def divide(
         heads = [key for key in outside if in_module(key, family.head)]
 
     layers = [*layers_of_blocks(groups, {*weights} - {*heads}, family)]
-    root = root_of(head)
     for key in outside:
-        if key in heads:
-            continue
-        if any(re.fullmatch(AUXILIARY, part) for part in key.split(".")):
-            left_out[key] = "auxiliary classifier"
-        elif is_scale(shapes[key]):
-            left_out[key] = "scale"
-        elif root and in_module(key, root) and not family.lists_classifier:
-            left_out[key] = "classifier"
-        elif family is UNKNOWN or (root and in_module(key, root)):
+        reason = "" if key in heads else reason_outside(key, shapes, root_of(head), family)
+        if reason:
+            left_out[key] = reason
+        elif key not in heads:
             layers.append(Layer(key, (key,)))
-        else:
-            left_out[key] = STRANGER
     if heads and family.lists_classifier:
         name = family.head if family.head and in_module(head, family.head) else head
         layers.append(Layer(name, tuple(heads), is_classifier=True))
@@ -215,6 +207,21 @@ def divide(
         faults=tuple(faults),
         missing=tuple(missing),
     )
+
+
+def reason_outside(key: str, shapes: Shapes, root: str, family: Family) -> str:
+    """Return why a weight outside of stem and blocks does not count, "" if it is a layer.
+
+    root: outermost module of the classifier, whose other linear maps are layers.
+    """
+    if any(re.fullmatch(AUXILIARY, part) for part in key.split(".")):
+        return "auxiliary classifier"
+    if is_scale(shapes[key]):
+        return "scale"
+    beside_head = bool(root) and in_module(key, root)
+    if beside_head and not family.lists_classifier:
+        return "classifier"
+    return "" if family is UNKNOWN or beside_head else STRANGER
 
 
 def sort_out(

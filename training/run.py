@@ -57,7 +57,7 @@ def set_up(
 
     path: the checkpoint X.pth to write, claimed by the caller. facts: script, classes and
     parent_sha256, for X.json. measure: T after every epoch; sha256_r: of the theta_r that it is
-    measured from.
+    measured from. Nine parameters: all that a script has prepared.
     """
     facts = {
         **facts,
