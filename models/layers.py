@@ -170,20 +170,12 @@ def divide(
         heads = [key for key in outside if in_module(key, family.head)]
 
     layers = [*layers_of_blocks(groups, {*weights} - {*heads}, family)]
-    root = root_of(head)
     for key in outside:
-        if key in heads:
-            continue
-        if any(re.fullmatch(AUXILIARY, part) for part in key.split(".")):
-            left_out[key] = "auxiliary classifier"
-        elif is_scale(shapes[key]):
-            left_out[key] = "scale"
-        elif root and in_module(key, root) and not family.lists_classifier:
-            left_out[key] = "classifier"
-        elif family is UNKNOWN or (root and in_module(key, root)):
+        reason = "" if key in heads else reason_outside(key, shapes[key], root_of(head), family)
+        if reason:
+            left_out[key] = reason
+        elif key not in heads:
             layers.append(Layer(key, (key,)))
-        else:
-            left_out[key] = STRANGER
     if heads and family.lists_classifier:
         name = family.head if family.head and in_module(head, family.head) else head
         layers.append(Layer(name, tuple(heads), is_classifier=True))
@@ -244,6 +236,20 @@ def sort_out(
             else:
                 left_out[key] = STRANGER
     return weights, left_out, faults
+
+
+def reason_outside(key: str, shape: tuple[int, ...], root: str, family: Family) -> str:
+    """Return why a weight outside the blocks is no layer, "" for one that is.
+
+    root: outermost module of the classifier.
+    """
+    if any(re.fullmatch(AUXILIARY, part) for part in key.split(".")):
+        return "auxiliary classifier"
+    if is_scale(shape):
+        return "scale"
+    if root and in_module(key, root):
+        return "" if family.lists_classifier else "classifier"
+    return "" if family is UNKNOWN else STRANGER
 
 
 def layers_of_blocks(
