@@ -101,11 +101,12 @@ def read_pair(
         check_architecture(a, arch)
     arch = arch or a.network
     if not a.partition.family:
-        head, guess = a.partition.head, a.partition.head_is_guess
-        told = "the last one ({}) is taken for" if guess else "one is named as ({})"
+        head, by_name = a.partition.head, ", and the classifier ({}) is told by its name"
+        last = ", and the last one ({}) is taken for the classifier"
+        told = last if a.partition.head_is_guess else by_name
         warn(
             f"{a.path} is of no known family: the grouping is generic, each weight a layer of its "
-            f"own" + (f", and {told.format(head)} the classifier" if head else "")
+            f"own{told.format(head) if head else ''}"
         )
     warn_of_strangers(a)
     if not a.partition.head and has_unknown_depth(a.partition):

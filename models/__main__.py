@@ -15,19 +15,21 @@ from dataclasses import replace
 from console import ArgumentParser, InputError, run, say
 
 from . import checkpoint, paths
-from .layers import Choice, Partition, identify, num_classes
+from .layers import Choice, Partition, num_classes
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(__doc__, prog="python -m models")
     parser.add_argument("file", help="checkpoint; a bare name: in ckpt/")
+    parser.add_argument("--subtree", metavar="MODULE", help="path of the network, as in step 3")
     parser.add_argument("--head", metavar="MODULE", help="classifier, or none, as in step 3")
     parser.add_argument("--ignore", nargs="+", default=(), metavar="PATTERN", help="as in step 3")
     args = parser.parse_args(argv)
     path = paths.locate(args.file)
     choice = Choice(args.head, tuple(args.ignore))
-    grouped = replace(checkpoint.read(path), choice=choice).partition
-    say(f"{path}: {identify(grouped)}, {len(grouped.layers)} layers")
+    theta = replace(checkpoint.read(path, subtree=args.subtree), choice=choice)
+    grouped = theta.partition
+    say(f"{path}: {theta.network}, {len(grouped.layers)} layers")
     for line in lines(grouped):
         say(line)
     problems = [*grouped.faults, *(f"incomplete: {line}" for line in grouped.missing)]

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import console
+import models.__main__
 from models.layers import STRANGER
 
 pytest.importorskip("timm")
@@ -119,3 +121,42 @@ def test_t_is_the_same_from_every_container(library, name, classes, step_3, tmp_
         expected = expected or names
         assert names == expected
         assert {x for _, x in names[:-1]} == {1.5}
+
+
+# python -m models FILE
+
+
+def listed(path, capsys, *args):
+    code = console.run(lambda: models.__main__.main([str(path), *args]))
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err
+
+
+def test_layers_of_a_file_are_listed(tmp_path, capsys):
+    shapes = found("timm", "resnet18d").shapes
+    path = container(tmp_path, "a", {k: torch.zeros(x) for k, x in tiny(shapes).items()}, "pth")
+    code, lines, err = listed(path, capsys)
+    assert (code, err) == (0, "")
+    assert lines[0] == f"{path}: ResNet of another kind, 10 layers"
+    assert lines[1].split()[:3] == ["1", "conv1", "0.weight"]
+    assert lines[2].startswith("    2  layer1.0  conv1.weight [3, 3, 3, 3], conv2.weight ")
+    assert lines[10].split()[1] == "fc.weight"
+    assert "left out, shortcut: layerN.N.downsample.N.weight (3)" in lines
+    assert any(line.startswith("classifier: fc, ") for line in lines)
+    # As step 3 would be told.
+    _, lines, _ = listed(path, capsys, "--head", "none", "--ignore", "layer1.0.*")
+    assert "left out, ignored: layerN.N.convN.weight (2)" in lines
+    assert "classifier: none" in lines
+    assert not any(line.split()[1:2] == ["layer1.0"] for line in lines)
+
+
+def test_problems_of_a_file_are_listed_and_end_with_exit_code_2(tmp_path, capsys):
+    shapes = tiny(found("torchvision", "resnet18").shapes)
+    tensors = {k: torch.zeros(x) for k, x in shapes.items() if k != "layer2.1.conv2.weight"}
+    tensors["layer3.0.conv1.weight"] = tensors["layer3.0.conv1.weight"].to(torch.int8)
+    path = container(tmp_path, "a", tensors, "pth")
+    code, lines, err = listed(path, capsys)
+    assert code == 2
+    assert err == f"error: step 3 would refuse {path}, as it is listed above\n"
+    assert "problem: layer3.0.conv1.weight is int8; dequantise the file first" in lines
+    assert any("problem: incomplete: layer2.1.conv2.weight is missing" in line for line in lines)
