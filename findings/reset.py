@@ -10,11 +10,11 @@ classifier stay those of theta_FB.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +34,8 @@ from safe_io import atomic_write
 from training.device import choose_device, explain_errors
 from training.engine import evaluate
 from training.options import add_evaluation_arguments
+
+from .published import spearman
 
 
 class Reset(NamedTuple):
@@ -126,17 +128,10 @@ def rank_correlations(resets: Sequence[Reset]) -> dict[str, float | None]:
     """
     losses = [reset.loss for reset in resets]
     return {
-        name: spearman([getattr(reset, name) for reset in resets], losses)
+        name: None if math.isnan(value) else value
         for name in ("transferability", "rotation")
+        for value in [spearman([getattr(reset, name) for reset in resets], losses)]
     }
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, without ties; None where one side does not vary."""
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def print_resets(
