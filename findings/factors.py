@@ -62,6 +62,8 @@ RULER = ("sha256", "source", "image_size")
 SAME = 0.01
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+# Network, images, their size, and seed of the part of S -> S.
+Sources = dict[tuple[Any, ...], "Source"]
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -87,8 +89,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], sources: Sources | None = None) -> None:
+    """The command. sources: what is known of S, completed here, for several targets."""
     args = parse_args(argv)
+    sources = {} if sources is None else sources
     start = time.monotonic()
     path = check_output(Path(args.csv))
     table = read_table(path, new=COLUMNS)
@@ -122,8 +126,11 @@ def main(argv: list[str]) -> None:
         device=device,
     )
     # S first: its scale and its bandwidth are the units in which B is measured.
-    batches = features_of(source_set, name=row["source"])
-    source = measure_source(batches, len(source_set), seed=args.seed)
+    key = (row["sha256"], args.source, args.source_dir, row["image_size"], args.seed)
+    if key not in sources:
+        batches = features_of(source_set, name=row["source"])
+        sources[key] = measure_source(batches, len(source_set), seed=args.seed)
+    source = sources[key]
     row["bandwidth2"] = source.bandwidth2
     check_ruler(table, row)
     batches = features_of(target_set, name=row["dataset"])

@@ -29,8 +29,8 @@ ALIASES["N"] += ("samples", "train_images")
 # Column `start` of a study's run from an independent random start; the second word is that of older
 # tables.
 RANDOM = ("random", "null")
-# What a run of a study is fine-tuned on.
-TASK = ("dataset", "classes")
+# What a run of a study is fine-tuned on; older tables have neither folder nor labels.
+TASK = ("dataset", "folder", "labels", "classes")
 # Runs of a study compare where these agree: what T depends on besides task, images and steps.
 SETTINGS = ("batch_size", "lr", "weight_decay", "a_sha256")
 # Digits of a SHA-256 that tell two files apart, and columns that are shown where one is missing.
@@ -55,9 +55,9 @@ class Table(NamedTuple):
         return [text for line in self.comments if (text := line.lstrip("# ").rstrip())]
 
     def name(self, line: int) -> str:
-        """Name of a row: its data set, or else its first cell."""
+        """Name of a row: its folder or data set, or else its first cell."""
         row = self.rows.loc[line]
-        return row.get("dataset") or row.iloc[0]
+        return row.get("folder") or row.get("dataset") or row.iloc[0]
 
     def where(self, line: int) -> str:
         """The beginning of a message about a row."""
@@ -182,8 +182,8 @@ def group_rows(rows: pd.DataFrame, columns: Sequence[str]) -> list[pd.DataFrame]
 
 
 def describe(row: pd.Series, columns: Sequence[str]) -> str:
-    """Columns and their cells as they stand: batch_size 128, lr 0.01."""
-    cells = {column: row.get(column, "") for column in columns}
+    """Columns and their cells as they stand, without empty ones: batch_size 128, lr 0.01."""
+    cells = {column: row[column] for column in columns if row.get(column)}
     if "a_sha256" in cells:
         cells["a_sha256"] = cells["a_sha256"][:SHA256_SHOWN]
     return ", ".join(f"{column} {cell}" for column, cell in cells.items())
@@ -229,13 +229,15 @@ def comparable_rows(table: Table) -> tuple[Table, list[str]]:
 def check_runs(table: Table) -> None:
     """Raise InputError naming both lines where a study has a run twice.
 
-    A run: one start, task, seed, number of images and of steps, at the same settings. A table
-    without such columns has none.
+    A run: one start, task, seed, number of images and of steps, at the same settings. It may be in
+    several blocks. A table without such columns has none.
     """
     images = "samples" if "samples" in table.columns else find_column(table, "N")
     if not {"seed", "steps"} <= set(table.columns) or images is None:
         return
-    for rows in group_rows(table.rows, ("start", *TASK, *SETTINGS, "seed", images, "steps")):
+    for rows in group_rows(
+        table.rows, ("block", "start", *TASK, *SETTINGS, "seed", images, "steps")
+    ):
         if len(rows) > 1:
             first, second = rows.index[:2]
             raise InputError(

@@ -1,65 +1,73 @@
-"""Fine-tune and measure every row of a plan: the study of data against optimiser steps.
+"""Fine-tune and measure every row of a plan: a study, and its table.
 
     python -m findings study findings/plan.csv --data_dir DIR -r R.pth -a A.pth --out DIR
 
-A row of the plan is a run: number of training images (samples), classes and optimiser steps;
-batch_size, lr, weight_decay and seed; and its start, `theta_A` (-a) or `random`, another random
-initialisation drawn here by the row's seed. Empty cells mean all samples, all classes, and
-finetune.py's defaults. The rate is annealed to 0 at the last step, whose parameters are kept; there
-is no validation before it.
+A row of the plan is a run of finetune.py and cal_transferability.py. Columns: block (a name of your
+own; a run of two blocks is done once and has a row in each); dataset, in folder under --data_dir;
+start: theta_A (-a), random (another random initialisation, one for all runs; random:S is that of
+seed S) or shuffled (theta_A with its weights permuted); labels: true or random; samples (training
+images) and classes; steps or epochs; batch_size, lr, weight_decay, seed; and r, a for other files
+than -r and -a. Empty cells mean all samples, all classes, and finetune.py's defaults. The rate is
+annealed to 0 at the last step, whose parameters are kept.
 
-Every run is finetune.py, cal_transferability.py and an evaluation of a fixed draw of training
-images (the probe: without augmentation, in evaluation mode). Finished rows are skipped, so the same
-command goes on after an interruption, and several processes may work on one plan. A row that fails
-is reported and passed over. results.csv in --out has a row per finished run, and the summary of it
-is printed (see findings.summary).
+Finished rows are skipped, so the same command goes on after an interruption; several processes may
+work on one plan, and with --print_commands several machines. A row that fails is reported and
+passed over. results.csv in --out has a row per finished run, with the companions of T, and, with
+--source_dir, the factors of its data set; the summary of it is printed (see findings.summary).
+Checkpoints may be deleted once all seeds of a plan are done: their agreement is known then.
 """
 
 import argparse
-import json
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-import cal_transferability
-import finetune
-import pretrain_on_ImageNet
 from console import ArgumentParser, InputError, integer, run, say, warn
-from datasets import find, load
-from evaluate import evaluate_file
-from models import ARCHS, checkpoint, default_image_size, paths
+from datasets import find
+from models import ARCHS, checkpoint, paths
 from models.comparison import architecture, check_same_network
-from safe_io import Busy, atomic_write, check_output, sha256
-from training.device import choose_device
+from safe_io import atomic_write, check_output, locked, sha256
 
-from . import summary
-from .plan import COLUMNS, Planned, Setup, read_plan
+from . import factors, summary
+from .plan import COLUMNS, Planned, Setup, command_line, read_plan
 from .reader import read_json, read_table
+from .runs import ADVICE, agreement_file, attempt, result_file, write_agreement
 
-# Of X.json, as they are.
-RECORDED = ("epochs", "sum_lr", "kept_epoch", "train_loss", "val_acc", "seconds")
-# Of step 3's JSON file: numbers of a layer -> first word of their columns.
-MEASURED = {"transferability": "T", "distance_r_b": "distance_r_b", "distance_a_b": "distance_a_b"}
-ADVICE = "remove it to run the row again"
+# Of the table of factors, beside the number of classes.
+FACTORS = ("G", "G_error", "frechet", "D", "D_error", "D_share", "D_share_error")
+# Columns that tell a row of the table from all others.
+KEY = (*COLUMNS[:-2], "r_sha256", "a_sha256")
+
+# Settings of a row -> its values that its result must have, too.
+Settings = Callable[[Planned], Mapping[str, Any]]
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(__doc__, prog="python -m findings study")
     add = parser.add_argument
     add("plan", type=Path, help=f"CSV file with the columns {', '.join(COLUMNS)}")
-    add("--data_dir", required=True, help="folder of the data set")
+    add("--data_dir", required=True, help="folder of the data set, or of the folders of the plan")
     add("-r", required=True, help="file of theta_r; a bare name: in ckpt/")
     add("-a", required=True, help="file of theta_A; a bare name: in ckpt/")
     add("--arch", choices=ARCHS, metavar="ARCH", help="(default: from the keys of theta_A)")
     add("--image_size", type=integer(32), help="pixels a side (default: as finetune.py)")
     add("--out", type=Path, required=True, help="folder for checkpoints, logs and results.csv")
-    add("--probe", type=integer(1), default=500, help="training images of the probe, at most")
+    add("--csv", type=Path, help="table to add the rows to (default: results.csv in --out)")
+    add("--source_dir", help="images that theta_A was trained on, to measure the factors")
+    add("--source", default="ImageNet", help="their data set")
+    add("--factor_samples", type=integer(1), help="training images for the factors (default: all)")
+    add("--factors", type=Path, help="table of the factors (default: factors.csv in --out)")
     add("--num_workers", type=integer(0), default=1, help="processes that load images")
-    add("--device", default="auto", help="as for finetune.py; the probe's, too")
-    add("--print_commands", action="store_true", help="print a command line per unfinished row")
+    add("--device", default="auto", help="as for finetune.py")
+    add("--print_commands", action="store_true", help="print a command line per unfinished run")
+    add("--run", action="append", metavar="NAME", help="only this run (default: all of the plan)")
     return parser.parse_args(argv)
 
 
@@ -68,35 +76,37 @@ def main(argv: list[str]) -> int:
     args.r, args.a = paths.locate(args.r), paths.locate(args.a)
     setup = Setup(**{field.name: getattr(args, field.name) for field in fields(Setup)})
     plan = read_plan(args.plan, setup)
-    setup = replace(setup, arch=check_networks(setup.r, setup.a, setup.arch))
-    settings = {
-        "r_sha256": sha256(setup.r),
-        "a_sha256": sha256(setup.a),
-        "arch": setup.arch,
-        "image_size": setup.image_size,
-        "probe": setup.probe,
-    }
+    setup = replace(setup, arch=check_networks(setup, plan))
+    settings = settings_of(setup)
 
     # Whatever is wrong with the files ends the command here, before hours of training.
-    unfinished = [row for row in plan if not is_finished(setup.out, row, settings)]
-    missing = check_data({row.cells["dataset"] for row in unfinished}, setup.data_dir)
-    ready = [row for row in unfinished if row.cells["dataset"] not in missing]
+    unfinished = unfinished_runs(setup, plan, settings, args.run)
+    missing = check_data(setup, unfinished)
+    ready = [row for row in unfinished if row.task[:2] not in missing]
     try:
         setup.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {setup.out}: {error.strerror}") from error
-    results = check_output(setup.out / "results.csv")
+    results = check_output(args.csv or setup.out / "results.csv")
     if results.exists() and "a_sha256" not in read_table(results).columns:
-        raise InputError(f"{results} is not the table of a study; give another folder for --out")
+        raise InputError(f"{results} is not the table of a study; give another file")
+    args.factors = check_output(args.factors or setup.out / "factors.csv")
+    if args.source_dir:
+        # The printed commands stand alone.
+        with contextlib.redirect_stdout(sys.stderr if args.print_commands else sys.stdout):
+            measure_factors(args, setup, [row for row in plan if row.task[:2] not in missing])
     if args.print_commands:
         for row in ready:
-            say(setup.command_line(row))
+            say(command_line(argv, row))
         return 1 if missing else 0
 
-    code, failed = run_rows(setup, ready, plan, settings)
+    def write_table() -> None:
+        write_results(results, result_rows(setup, plan, settings, args.factors))
+
+    code, failed = run_rows(setup, ready, plan, settings, write_table)
     if code:
         return code
-    write_results(results, plan)
+    write_table()
     if results.exists():
         for line in summary.lines(read_table(results)):
             say(line)
@@ -105,131 +115,130 @@ def main(argv: list[str]) -> int:
 
 
 def run_rows(
-    setup: Setup, rows: list[Planned], plan: list[Planned], settings: dict[str, Any]
+    setup: Setup,
+    rows: Sequence[Planned],
+    plan: Sequence[Planned],
+    settings: Settings,
+    write_table: Callable[[], None],
 ) -> tuple[int, int]:
-    """Do the runs, and write results.csv after each.
+    """Do the runs; write the agreement of their seeds, and the table, after each.
 
-    settings: what all rows have in common, which their results remember. Returns the exit code of a
-    signal that has ended them, or 0, and the number of failed runs.
+    Returns the exit code of a signal that has ended them, or 0, and the number of failed runs.
     """
-    device = choose_device(setup.device)
     failed = 0
-    for number, row in enumerate(rows, start=1):
-        if is_finished(setup.out, row, settings):
-            continue  # another process has done it meanwhile
-        say(f"run {number} of {len(rows)}: {row.name}")
-        code = run(lambda row=row: attempt(setup, row, settings, device))
+    for progress, row in with_time_left(setup, rows, settings):
+        say(progress)
+        code = run(lambda row=row: attempt(setup, row, settings(row)))
         if code >= 128:
             say("the study goes on with the same command, without --resume")
             return code, failed
         if code:
             failed += 1
             warn(f"{row.name} failed and is passed over")
-        write_results(setup.out / "results.csv", plan)
+        elif is_finished(setup.out, row, settings(row)):
+            write_agreements(setup, [other for other in plan if other.cell == row.cell])
+        write_table()
     return 0, failed
 
 
-def check_networks(r: Path, a: Path, arch: str | None) -> str:
+def with_time_left(
+    setup: Setup, rows: Sequence[Planned], settings: Settings
+) -> Iterator[tuple[str, Planned]]:
+    """The rows that no other process has finished, each with a line of progress.
+
+    The time left is that of the images of all rows still to be done, at the rate of all processes
+    since this one began.
+    """
+    begin, finished = time.monotonic(), set()
+    for number, row in enumerate(rows, start=1):
+        finished |= {x.name for x in rows if is_finished(setup.out, x, settings(x))}
+        if row.name in finished:
+            continue
+        done = sum(x.images for x in rows if x.name in finished)
+        left = sum(x.images for x in rows) - done
+        ending = ""
+        if done:
+            minutes = round((time.monotonic() - begin) * left / done / 60)
+            ending = f"; about {minutes // 60} h {minutes % 60:02} min left"
+        yield f"run {number} of {len(rows)}{ending}: {row.name}", row
+
+
+def write_agreements(setup: Setup, seeds: Sequence[Planned]) -> None:
+    """The agreement of the seeds of one cell, of which a run may be in several blocks."""
+    with locked(agreement_file(setup.out, seeds[0]), wait=True):
+        write_agreement(setup, list({row.name: row for row in seeds}.values()))
+
+
+def check_networks(setup: Setup, plan: Sequence[Planned]) -> str:
     """The network of theta_r and theta_A; InputError where they, or --arch, are of different ones.
 
     Before anything is trained: step 3 would refuse them after it.
     """
-    theta_a = checkpoint.read(a)
-    theta_r = checkpoint.read(r).like(theta_a)
-    check_same_network(theta_a.partition, theta_r.partition, name_a=str(a), name_other=str(r))
-    return architecture(theta_a, arch)
+    arch = setup.arch
+    for r, a in {(setup.theta_r(row), setup.theta_a(row)): row for row in plan}:
+        theta_a = checkpoint.read(a)
+        theta_r = checkpoint.read(r).like(theta_a)
+        check_same_network(theta_a.partition, theta_r.partition, name_a=str(a), name_other=str(r))
+        arch = architecture(theta_a, arch)
+    return arch
 
 
-def check_data(names: set[str], data_dir: str) -> set[str]:
-    """The data sets that are not in the folder, after a warning for each.
+def settings_of(setup: Setup) -> Settings:
+    """Of every row: the files it is measured with, the network, and the image size."""
+    digests: dict[Path, str] = {}
+
+    def digest(path: Path) -> str:
+        return digests.get(path) or digests.setdefault(path, sha256(path))
+
+    def settings(row: Planned) -> dict[str, Any]:
+        return {
+            "r_sha256": digest(setup.theta_r(row)),
+            "a_sha256": digest(setup.theta_a(row)),
+            "arch": setup.arch,
+            "image_size": setup.image_size,
+        }
+
+    return settings
+
+
+def unfinished_runs(
+    setup: Setup, plan: Sequence[Planned], settings: Settings, chosen: Sequence[str] | None
+) -> list[Planned]:
+    """A row for every run that has no result yet; only the `chosen` ones, if any are.
+
+    Raises InputError for a chosen name that the plan does not have.
+    """
+    runs = {row.name: row for row in reversed(plan)}
+    for name in chosen or ():
+        if name not in runs:
+            raise InputError(f"no run of the plan has the name {name}; see --print_commands")
+    return [
+        row
+        for row in dict(reversed(runs.items())).values()
+        if row.name in (chosen or runs) and not is_finished(setup.out, row, settings(row))
+    ]
+
+
+def check_data(setup: Setup, rows: Sequence[Planned]) -> set[tuple[str, str]]:
+    """The data sets (dataset, folder) that are not there, after a warning for each.
 
     Raises InputError where none of several, or the only one, is there.
     """
+    places = {row.task[:2]: setup.folder(row) for row in rows}
     missing = {}
-    for name in sorted(names):
+    for (name, folder), place in sorted(places.items()):
         try:
-            find(name, data_dir)
+            find(name, place)
         except InputError as error:
-            missing[name] = error
-    for name, error in missing.items():
-        if len(missing) == len(names):
+            missing[name, folder] = error
+    for (name, folder), error in missing.items():
+        if len(missing) == len(places):
             raise error
-        warn(f"{error}; the rows of {name} are passed over")
+        warn(f"{error}; the rows of {folder or name} are passed over")
     return set(missing)
 
 
-def attempt(setup: Setup, row: Planned, settings: dict[str, Any], device: torch.device) -> None:
-    """Do one run, unless another process is at it."""
-    try:
-        run_row(setup, row, settings, device)
-    except Busy as busy:
-        say(f"left to another process: {busy}")
-
-
-def run_row(setup: Setup, row: Planned, settings: dict[str, Any], device: torch.device) -> None:
-    """Fine-tune, measure and evaluate; write the result beside the checkpoint.
-
-    Raises InputError where the checkpoint is there already, but from another start.
-    """
-    path, start = setup.out / f"{row.name}.pth", setup.start_file(row)
-    if words := setup.start_words(row):
-        pretrain_on_ImageNet.main(words)
-    finetune.main(setup.finetune_words(row))
-
-    measured = setup.out / f"{row.name}_T.json"
-    files = ["-r", str(setup.r), "-a", str(start), "-b", str(path)]
-    cal_transferability.main([*files, "--json", str(measured), "--no_plot"])
-    (result,) = read_json(measured, advice=ADVICE)["results"]
-    record = read_json(path.with_suffix(".json"), advice=ADVICE)
-    if record["parent_sha256"] != sha256(start):
-        raise InputError(f"{path} was trained from another start; give another folder for --out")
-    probe_loss, probe_acc = probe(setup, row, record["train_images"], device)
-    # In the order of the columns of results.csv. The record has what the plan leaves empty.
-    cells = {
-        **row.cells,
-        "samples": record["train_images"],
-        "classes": len(record["classes"]),
-        **{key: record["args"][key] for key in ("batch_size", "lr", "weight_decay")},
-        **settings,
-        **{key: record[key] for key in RECORDED},
-        "probe_loss": probe_loss,
-        "probe_acc": probe_acc,
-        "transferability": result["transferability"],
-        "geometric_mean": result["geometric_mean"],
-    }
-    for key, word in MEASURED.items():
-        for layer in result["layers"]:
-            if layer["distance_a_b"] is not None:  # not the classifier
-                cells[f"{word} {layer['name']}"] = layer[key]
-    atomic_write(result_file(setup.out, row), json.dumps(cells, indent=1) + "\n")
-
-
-def probe(setup: Setup, row: Planned, images: int, device: torch.device) -> tuple[float, float]:
-    """Loss and accuracy on the fixed draw of training images. images: the run's own number."""
-    train_set, _, _ = load(
-        row.cells["dataset"],
-        setup.data_dir,
-        image_size=setup.image_size or default_image_size(setup.arch),
-        max_classes=int(row.cells["classes"] or 0) or None,
-        max_samples=min(setup.probe, images),
-        seed=row.seed,
-    )
-    loss, accuracy, _ = evaluate_file(
-        checkpoint.read(setup.out / f"{row.name}.pth"),
-        train_set,
-        arch=setup.arch,
-        num_workers=setup.num_workers,
-        device=device,
-    )
-    return loss, accuracy
-
-
-def result_file(out: Path, row: Planned) -> Path:
-    """The row of a finished run for the table, in a file that one process alone writes."""
-    return out / f"{row.name}_result.json"
-
-
-def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
+def is_finished(out: Path, row: Planned, settings: Mapping[str, Any]) -> bool:
     """Whether the run has a result; InputError for one of other settings."""
     file = result_file(out, row)
     if not file.exists():
@@ -244,10 +253,80 @@ def is_finished(out: Path, row: Planned, settings: dict[str, Any]) -> bool:
     return True
 
 
-def write_results(path: Path, plan: list[Planned]) -> None:
-    """Write results.csv: a row for every finished run of the plan, in its order."""
-    files = [result_file(path.parent, row) for row in plan]
-    rows = [read_json(file, advice=ADVICE) for file in files if file.exists()]
-    if rows:
-        table = pd.DataFrame(rows, dtype=object)
-        atomic_write(path, table.to_csv(index=False, lineterminator="\n"))
+def measure_factors(args: argparse.Namespace, setup: Setup, plan: Sequence[Planned]) -> None:
+    """Measure the factors of every data set of the plan that the table has not yet."""
+    sources: factors.Sources = {}
+    for row in {(row.task, setup.theta_a(row)): row for row in plan}.values():
+        a = setup.theta_a(row)
+        if factors_of(setup, row, args.factors, sha256(a)):
+            continue
+        words = ["-a", str(a), "--arch", setup.arch, "--source", args.source]
+        words += ["--source_dir", args.source_dir, "--dataset", row.cells["dataset"]]
+        words += ["--data_dir", setup.folder(row), "--csv", str(args.factors)]
+        words += ["--num_workers", str(setup.num_workers), "--device", setup.device]
+        for option, value in (
+            ("--max_samples", args.factor_samples),
+            ("--max_classes", row.cells["classes"]),
+            ("--image_size", setup.image_size),
+        ):
+            words += [option, str(value)] if value else []
+        factors.main(words, sources)
+
+
+def factors_of(setup: Setup, row: Planned, path: Path, sha256_a: str) -> dict[str, str]:
+    """The FACTORS of the row's data set as theta_A sees it; {} where the table has none."""
+    rows = read_table(path, new=factors.COLUMNS).rows
+    name = factors.name_of(row.cells["dataset"], setup.folder(row))
+    same = rows[(rows["dataset"] == name) & (rows["sha256"] == sha256_a)]
+    if row.cells["classes"]:
+        same = same[same["classes"] == row.cells["classes"]]
+    return same.iloc[-1][list(FACTORS)].to_dict() if len(same) else {}
+
+
+def result_rows(
+    setup: Setup, plan: Sequence[Planned], settings: Settings, factor_table: Path
+) -> list[dict[str, Any]]:
+    """The table of the finished rows of the plan, in its order, as column -> value."""
+    table = []
+    for row in plan:
+        file, agreed = result_file(setup.out, row), agreement_file(setup.out, row)
+        if not file.exists():
+            continue
+        result = read_json(file, advice=ADVICE)
+        agreement = read_json(agreed, advice=ADVICE) if agreed.exists() else {}
+        found = factors_of(setup, row, factor_table, result["a_sha256"])
+        means, layers = (
+            {column: value for column, value in result.items() if (" " in column) == of_layer}
+            for of_layer in (False, True)
+        )
+        table.append(
+            {
+                "block": row.cells["block"],
+                **means,
+                "agreement_01": agreement.get("agreement_01"),
+                "agreement": agreement.get("agreement"),
+                **{column: found.get(column) for column in FACTORS},
+                **layers,
+            }
+        )
+    return table
+
+
+def write_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of a plan into the table, where others may be of another plan.
+
+    They come together, in the place where the first of them was.
+    """
+    if not rows:
+        return
+    text = pd.DataFrame(rows, dtype=object).to_csv(index=False)
+    ours = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    with locked(path, wait=True):
+        table = read_table(path, new=list(ours.columns)).rows.reset_index(drop=True)
+        replaced = pd.MultiIndex.from_frame(table.reindex(columns=KEY)).isin(
+            pd.MultiIndex.from_frame(ours[[*KEY]])
+        )
+        place = int(replaced.argmax()) if replaced.any() else len(table)
+        before, after = (part[~replaced[part.index]] for part in (table[:place], table[place:]))
+        whole = pd.concat([before, ours, after]).fillna("")
+        atomic_write(path, whole.to_csv(index=False, lineterminator="\n"))

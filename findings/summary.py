@@ -50,14 +50,14 @@ from .regression import mean_interval
 
 NUMBERS = ("samples", "steps", "transferability")
 # a_sha256 came later: one theta_A is meant where it is missing.
-NEEDED = ("start", *NUMBERS, "seed", *TASK, *SETTINGS[:-1])
+NEEDED = ("start", *NUMBERS, "seed", "dataset", "classes", *SETTINGS[:-1])
 # What runs must have in common for T / T0; and columns that may hold more of a run's budget, under
 # the names of its record.
 BUDGET = (*TASK, "samples", "steps", *SETTINGS)
 RECORDED = ("arch", "image_size", "sum_lr", "last_batch", "processes", "optimizer", "kept")
 # What may be changed in a run, and what it has in common with the run that it is compared with.
-CHANGED = (*TASK[1:], *SETTINGS[:-1])
-SAME = (TASK[0], SETTINGS[-1], "samples", "steps", "seed")
+CHANGED = ("classes", *SETTINGS[:-1])
+SAME = ("dataset", "folder", "labels", SETTINGS[-1], "samples", "steps", "seed")
 PUBLISHED = "published slope of ln T on ln N: -0.52 (95 % over data sets -0.66 ... -0.38)"
 # Spread within cells, relative to that of all runs, below which it is rounding.
 ROUNDING = 1e-12
@@ -75,7 +75,10 @@ def read_numbers(table: Table) -> pd.DataFrame:
     run that is there twice.
     """
     check_runs(table)
-    rows = table.rows.copy()
+    # A run of several blocks counts once.
+    rows = table.rows.drop_duplicates([x for x in table.columns if x != "block"])
+    table = table._replace(rows=rows)
+    rows = rows.copy()
     for column in NUMBERS:
         rows[column] = read_column(table, column, positive=True)
     for column in layer_columns(table):

@@ -4,8 +4,7 @@
     python -m findings variants SRC DST -a A.pth --source_dir DIR
 
 writes DST/NAME for every change below: a data set of class folders with the first images of each
-class of SRC/train, changed; of the validation images, which the factors do not use, it has one
-unchanged training image a class.
+class of SRC, changed, of the training and of the validation images.
 
 With -a and --source_dir, `python -m findings factors` measures each in a process of its own, and G,
 Frechet distance, D and its share are printed with time and peak memory of the process: for all of
@@ -14,6 +13,7 @@ SRC, for the changed images, and for one half of the source's validation images 
 """
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -29,6 +29,22 @@ from models import paths
 from .reader import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
+# Patches a side.
+GRID = 4
+
+
+def patches(image: Image.Image) -> Image.Image:
+    """The 4 x 4 grid of equal patches of an image in one fixed order: texture without shape."""
+    width, height = image.width // GRID, image.height // GRID
+    corners = [(x * width, y * height) for y in range(GRID) for x in range(GRID)]
+    shuffled = corners.copy()
+    random.Random(0).shuffle(shuffled)
+    changed = image.copy()
+    for (x, y), corner in zip(shuffled, corners, strict=True):
+        changed.paste(image.crop((x, y, x + width, y + height)), corner)
+    return changed
+
+
 # Name -> change of an RGB image.
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "unchanged": lambda image: image,
@@ -36,6 +52,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "inverted": ImageOps.invert,
     "blurred_1": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
     "blurred_2": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
+    "patches": patches,
 }
 
 
@@ -59,24 +76,28 @@ def make_folders(folder: Path, classes: dict[str, list[Path]]) -> None:
 
 
 def write_changed(src: Path, folder: Path, change: Callable, samples: int) -> None:
-    """Write a data set of the first images of each class of src/train, changed."""
-    classes = images_by_class(src / "train")
-    make_folders(folder, classes)
-    for name, files in classes.items():
-        for path in files[:samples]:
-            try:
-                with Image.open(path) as image:
-                    changed = change(image.convert("RGB"))
-            except OSError as error:
-                raise InputError(f"cannot read {path}: {error}; remove it") from error
-            changed.save(folder / "train" / name / f"{path.stem}.png")
-        shutil.copy(files[0], folder / "val" / name)
+    """Write a data set of the first images of each class of src, changed."""
+    splits = {"train": images_by_class(src / "train"), "val": images_by_class(validation(src))}
+    make_folders(folder, splits["train"])
+    for split, classes in splits.items():
+        for name, files in classes.items():
+            for path in files[:samples]:
+                try:
+                    with Image.open(path) as image:
+                        changed = change(image.convert("RGB"))
+                except OSError as error:
+                    raise InputError(f"cannot read {path}: {error}; remove it") from error
+                changed.save(folder / split / name / f"{path.stem}.png")
+
+
+def validation(folder: Path) -> Path:
+    """The folder of the validation images."""
+    return folder / ("val" if (folder / "val").is_dir() else "test")
 
 
 def write_halves(source_dir: Path, folder: Path) -> None:
     """Write a data set whose splits are the two halves of the source's validation images."""
-    split = "val" if (source_dir / "val").is_dir() else "test"
-    classes = images_by_class(source_dir / split)
+    classes = images_by_class(validation(source_dir))
     make_folders(folder, classes)
     for name, files in classes.items():
         for half, chosen in (("val", files[::2]), ("train", files[1::2])):
