@@ -23,7 +23,7 @@ RECORDED = (
     *("epochs", "steps", "sum_lr", "last_batch", "kept_epoch", "train_loss", "val_acc"),
     "seconds",
 )
-# Of step 3's JSON file: means over the layers, and numbers of a layer -> first word of their columns.
+# Of step 3's JSON file: means over the layers; numbers of a layer -> first word of their columns.
 MEANS = ("transferability", "geometric_mean", "rotation", "t_angle", "left_of_r", "shrinkage")
 OF_LAYERS = {
     "transferability": "T",

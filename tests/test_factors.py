@@ -341,14 +341,30 @@ def read(path):
 
 
 def test_changed_images_are_those_of_the_data_set(images):
-    """Of all training images, lossless; of the validation images one a class, which is not used."""
-    paths = sorted((images / "plain" / "train").glob("*/*"))
-    for name, change in CHANGES.items():
-        assert len(list((images / name / "train").glob("*/*.png"))) == 400
-        assert len(list((images / name / "val").glob("*/*"))) == 4
-        path = paths[-1].relative_to(images / "plain").with_suffix(".png")
-        with Image.open(paths[-1]) as image, Image.open(images / name / path) as changed:
-            assert np.array_equal(change(image.convert("RGB")), changed)
+    """Of all training and validation images, lossless."""
+    for split in ("train", "val"):
+        paths = sorted((images / "plain" / split).glob("*/*"))
+        for name, change in CHANGES.items():
+            assert len(list((images / name / split).glob("*/*.png"))) == len(paths)
+            path = paths[-1].relative_to(images / "plain").with_suffix(".png")
+            with Image.open(paths[-1]) as image, Image.open(images / name / path) as changed:
+                assert np.array_equal(change(image.convert("RGB")), changed)
+
+
+def test_patches_are_those_of_the_image_in_one_order(images):
+    def cut(image):
+        pixels = np.asarray(image)
+        return [part for row in np.split(pixels, 4) for part in np.split(row, 4, axis=1)]
+
+    orders = set()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+        before = [part.tobytes() for part in cut(pixels)]
+        after = [part.tobytes() for part in cut(CHANGES["patches"](Image.fromarray(pixels)))]
+        assert sorted(before) == sorted(after)
+        orders.add(tuple(after.index(part) for part in before))
+    assert len(orders) == 1
+    assert orders != {tuple(range(16))}
 
 
 def test_g_grows_with_blur_greyscale_and_inversion(images, theta, tmp_path, capsys):
@@ -374,14 +390,14 @@ def test_g_grows_with_blur_greyscale_and_inversion(images, theta, tmp_path, caps
     assert len({row["bandwidth2"] for row in rows.values()}) == 1
 
 
-@pytest.mark.slow  # seven processes
+@pytest.mark.slow  # eight processes
 def test_variants_are_measured_each_in_a_process(images, theta, tmp_path, capsys):
     words = [images / "plain", tmp_path / "v", "-a", theta, "--source_dir", images / "source"]
     assert run(lambda: findings.main(["variants", *map(str, words)])) == 0
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "|" in line]
     labels = [row[0].strip("| ") for row in rows]
     assert labels[2:] == ["all", *CHANGES, "half of the source"]
-    assert [row[1] for row in rows[2:]] == ["400"] * 6 + ["200"]
+    assert [row[1] for row in rows[2:]] == ["400"] * (1 + len(CHANGES)) + ["200"]
     assert rows[2][2:6] == rows[3][2:6]  # unchanged
     g, error = map(float, rows[-1][2].split(" +- "))
     assert abs(g) < 5 * error
@@ -392,6 +408,7 @@ def test_wrong_arguments_of_variants_are_one_line(images, theta, tmp_path, capsy
     (tmp_path / "there" / "unchanged").mkdir(parents=True)
     (tmp_path / "bad" / "train" / "a").mkdir(parents=True)
     (tmp_path / "bad" / "train" / "a" / "x.png").write_text("no image")
+    (tmp_path / "bad" / "val" / "a").mkdir(parents=True)
     for words, message in (
         ([plain, out, "-a", theta], "-a and --source_dir are needed together"),
         ([plain / "train", out], "no class folders in .*train; it must hold CLASS/IMAGE"),

@@ -3,20 +3,21 @@
 import csv
 import json
 import re
+import shlex
 
 import drawn_images
 import pytest
 import torch
 
-import finetune
+import cal_transferability
 import pretrain_on_ImageNet
 from console import run
 from findings.__main__ import main
-from findings.plan import COLUMNS
 from models import checkpoint
 from safe_io import locked, sha256
 
-HEADER = ",".join(COLUMNS)
+HEADER = "dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed"
+BLOCKS = "block,dataset,folder,start,labels,samples,steps,epochs,batch_size,seed"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,8 @@ def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     drawn_images.draw(folder / "a", classes=2, train_per_class=16, val_per_class=4)
     drawn_images.draw(folder / "b", task="shapes", classes=3, train_per_class=12, val_per_class=4)
+    drawn_images.draw(folder / "c", task="shapes", classes=3, train_per_class=15, val_per_class=4)
+    drawn_images.draw(folder / "source", classes=2, train_per_class=4, val_per_class=24)
     pretrain_on_ImageNet.main(
         [
             *("--data_dir", str(folder / "a"), "--arch", "resnet50_w8", "--image_size", "32"),
@@ -42,7 +45,7 @@ def study(task, out, rows, *options, header=HEADER):
     words = [
         *("study", out / "plan.csv", "--data_dir", task / "b", "--arch", "resnet50_w8"),
         *("--image_size", 32, "-r", task / "r.pth", "-a", task / "a.pth", "--out", out),
-        *("--num_workers", 0, "--probe", 6, *options),
+        *("--num_workers", 0, *options),
     ]
     return run(lambda: main([str(word) for word in words]))
 
@@ -85,8 +88,8 @@ def test_plan_is_run_measured_and_summarised(task, tmp_path, capsys):
     assert (null["start"], null["classes"], null["weight_decay"]) == ("random", "2", "0.0")
     # The start is neither theta_r nor theta_A, and T0 is measured against it.
     record = json.loads((tmp_path / f"{NULL}.json").read_text())
-    assert record["parent_sha256"] == sha256(tmp_path / "random_seed1.pth")
-    assert sha256(task / "r.pth") != sha256(tmp_path / "random_seed1.pth")
+    assert record["parent_sha256"] == sha256(tmp_path / "random_seed0.pth")
+    assert sha256(task / "r.pth") != sha256(tmp_path / "random_seed0.pth")
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +141,123 @@ def test_table_of_something_else_is_not_overwritten(task, tmp_path, capsys):
     assert (tmp_path / "results.csv").read_text() == "dataset,G\nCIFAR-10,1\n"
 
 
-def test_commands_of_unfinished_rows_are_those_of_the_scripts(task, tmp_path, capsys):
-    assert study(task, tmp_path, ["Folder,random,12,,2,,,,0"], "--print_commands") == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    first, second = line.split(" && ")
-    assert first.startswith("python pretrain_on_ImageNet.py --max_epoch 0")
-    words = second.split()
-    assert words[:2] == ["python", "finetune.py"]
-    args = finetune.parse_args(words[2:])
-    assert (args.max_samples, args.max_steps, args.keep, args.batch_size) == (12, 2, "last", 128)
+def test_printed_command_does_its_run_and_no_other(task, tmp_path, capsys):
+    rows = [ROW, "Folder,random,12,,2,6,,,0"]
+    assert study(task, tmp_path, rows, "--print_commands") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    words = shlex.split(lines[1])
+    assert words[:4] == ["python", "-m", "findings", "study"]
     assert not (tmp_path / "results.csv").exists()
+    assert run(lambda: main(words[3:])) == 0
+    assert [row["start"] for row in read_results(tmp_path)] == ["random"]
+    capsys.readouterr()
+    assert study(task, tmp_path, rows, "--print_commands") == 0
+    assert capsys.readouterr().out.splitlines() == lines[:1]
+    assert study(task, tmp_path, rows, "--run", "nothing") == 2
+    assert "no run of the plan has the name nothing" in capsys.readouterr().err
+
+
+TABLE = [
+    "E,Folder,c,theta_A,true,12,2,,6,0",
+    "E,Folder,c,theta_A,true,12,2,,6,1",
+    "P,Folder,c,theta_A,true,12,2,,6,0",
+    "N,Folder,c,theta_A,random,12,2,,6,0",
+    "N,Folder,c,shuffled,true,12,,1,6,0",
+    "N,Folder,c,random,true,12,2,,6,0",
+    "N,Folder,c,random:1,true,12,2,,6,1",
+]
+
+
+@pytest.fixture(scope="module")
+def blocks(task, tmp_path_factory):
+    """A finished study of several blocks, with the factors of its data set."""
+    out = tmp_path_factory.mktemp("blocks")
+    assert study(task, out, TABLE, *of_several(task), header=BLOCKS) == 0
+    return out
+
+
+def of_several(task):
+    return "--data_dir", task, "--source", "Folder", "--source_dir", task / "source"
+
+
+def test_blocks_folders_labels_and_starts_are_columns(task, blocks):
+    rows = read_results(blocks)
+    first, second, shared, labels, shuffled, random, other = rows
+    assert [row["block"] for row in rows] == ["E", "E", "P", *"NNNN"]
+    # A run of two blocks is done once, and has a row in each.
+    assert {key for key in first if first[key] != shared[key]} == {"block"}
+    assert (labels["labels"], labels["val_acc"]) == ("random", "")
+    assert (shuffled["start"], shuffled["steps"], shuffled["epochs"]) == ("shuffled", "2", "1")
+    assert {row["folder"] for row in rows} == {"c"}
+    # All random starts of one seed are one file.
+    assert random["start"] == other["start"] == "random"
+    assert random["start_sha256"] != other["start_sha256"]
+    assert first["start_sha256"] == first["a_sha256"] == sha256(task / "a.pth")
+    assert "cpu" in first["processor"] and first["torch"] == torch.__version__
+
+
+def test_companions_and_agreement_are_those_of_step_3(task, blocks, tmp_path):
+    first, second, *others = read_results(blocks)
+    files = [str(path) for path in sorted(blocks.glob("*_theta_A_true_*.pth"))]
+    words = ["-r", str(task / "r.pth"), "-a", str(task / "a.pth"), "-b", *files]
+    report = tmp_path / "T.json"
+    assert run(lambda: cal_transferability.main([*words, "--group", "--json", str(report)])) == 0
+    content = json.loads(report.read_text())
+    (measured, _), agreement = content["results"], content["group"]["agreement"]
+    for key in ("transferability", "rotation", "t_angle", "left_of_r", "shrinkage"):
+        assert float(first[key]) == measured[key]
+    for layer in measured["layers"][:-1]:
+        assert float(first[f"T_angle {layer['name']}"]) == layer["t_angle"]
+        assert float(first[f"rotation {layer['name']}"]) == layer["rotation"]
+    assert float(first["agreement_01"]) == float(second["agreement"]) == agreement
+    # One seed alone, and starts that are not the same, agree in nothing.
+    assert [row["agreement"] for row in others[1:]] == [""] * 4
+    words[1] = "random:1"
+    words += ["--arch", "resnet50_w8", "--json", str(report), "--no_plot"]
+    assert run(lambda: cal_transferability.main(words)) == 0
+    substitute = json.loads(report.read_text())["results"][0]["transferability"]
+    assert float(first["transferability_substitute"]) == substitute
+
+
+def test_finished_study_changes_nothing_even_without_its_checkpoints(task, blocks, capsys):
+    before = (blocks / "results.csv").read_bytes()
+    for path in blocks.glob("Folder*.pth"):
+        path.unlink()
+    assert study(task, blocks, TABLE, *of_several(task), header=BLOCKS) == 0
+    assert (blocks / "results.csv").read_bytes() == before
+    assert "run 1 of" not in capsys.readouterr().out
+
+
+def test_factors_stand_beside_every_row(task, blocks):
+    with open(blocks / "factors.csv", newline="") as file:
+        (factors,) = csv.DictReader(file)
+    assert factors["dataset"] == "Folder:c"
+    for row in read_results(blocks):
+        assert [row[name] for name in ("G", "D", "classes")] == [
+            factors[name] for name in ("G", "D", "classes")
+        ]
+
+
+def test_two_plans_append_to_one_table(task, tmp_path, other_a):
+    table = tmp_path / "table.csv"
+    first, second = tmp_path / "first", tmp_path / "second"
+    further = "--data_dir", task, "--csv", table
+    assert study(task, first, TABLE[:1], *further, header=BLOCKS) == 0
+    rows = [TABLE[0].replace("E,", "A2,", 1)]
+    assert study(task, second, rows, *further, "-a", other_a, header=BLOCKS) == 0
+    text = table.read_text()
+    assert [line.split(",")[0] for line in text.splitlines()] == ["block", "E", "A2"]
+    assert study(task, first, TABLE[:1], *further, header=BLOCKS) == 0
+    assert table.read_text() == text
+
+
+def test_row_may_name_other_files(task, tmp_path, other_a):
+    row = f"Folder,theta_A,12,,2,6,1e-4,,0,{other_a}"
+    assert study(task, tmp_path, [ROW + ",", row], header=HEADER + ",a") == 0
+    first, second = read_results(tmp_path)
+    assert first["a_sha256"] == sha256(task / "a.pth")
+    assert second["a_sha256"] == second["start_sha256"] == sha256(other_a)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +291,9 @@ def test_network_is_told_from_theta_a(task, tmp_path, capsys):
     files = ["-r", task / "r.pth", "-a", task / "a.pth", "--out", tmp_path]
     words = ["study", tmp_path / "plan.csv", "--data_dir", task / "b", *files, "--print_commands"]
     assert run(lambda: main([str(word) for word in words])) == 0
-    assert capsys.readouterr().out.count("--arch resnet50_w8") == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert run(lambda: main([str(word) for word in words[:-1]])) == 0
+    assert read_results(tmp_path)[0]["arch"] == "resnet50_w8"
 
 
 def test_data_set_that_is_not_there_is_told_once(task, tmp_path, capsys):
@@ -223,11 +335,12 @@ def test_run_that_is_planned_twice_is_one_line(task, tmp_path, capsys, first, se
     ("row", "message"),
     [
         ("Folder,theta_B,12,,2,6,,,0", "plan.csv line 2: start is theta_B; it must be one of"),
-        ("Folder,theta_A,12,,,6,,,0", "plan.csv line 2: steps is empty"),
+        ("Folder,theta_A,12,,,6,,,0", "plan.csv line 2: steps and epochs are empty"),
         ("Folder,theta_A,-1,,2,6,,,0", "plan.csv line 2: argument --max_samples: must be a whole"),
         ("Folder,theta_A,12,,2,6,fast,,0", "plan.csv line 2: argument --lr: must be a number"),
         ("Folder,theta_A,12,,2,6,nan,,0", "plan.csv line 2: argument --lr: must be"),
         ("Folder,theta_A,12,1,2,6,,,0", "plan.csv line 2: argument --max_classes: must be"),
+        ("Folder,shuffled:x,12,,2,6,,,0", "plan.csv line 2: start is shuffled:x; give"),
         ("Nowhere,theta_A,12,,2,6,,,0", "plan.csv line 2: unknown data set 'Nowhere'"),
     ],
 )
