@@ -23,6 +23,7 @@ COMMANDS = {
     "summary": "data, steps and depth, from the table of a study",
     "study": "run fine-tuning and measurement for every row of a plan",
     "shuffle": "write theta_A with its weights permuted, a start without features",
+    "table_plan": "write the plan of the remade table, and its folders of links",
     "table": "the hypotheses of the remade table, and what it describes",
     "reset": "set layers of theta_FB back one by one, and evaluate the network",
 }

@@ -46,6 +46,7 @@ from .reader import (
     comparable_rows,
     find_column,
     group_rows,
+    of_block,
     read_column,
     read_json,
     read_table,
@@ -64,13 +65,13 @@ TICKS = 6
 # --- Figures of any table ---
 
 
-def figures_of_table(path: Path, names: list[str]) -> dict[str, Figure]:
+def figures_of_table(path: Path, names: list[str], block: str | None) -> dict[str, Figure]:
     """The figures that a table allows; says which are left out, and why.
 
     names: predictors of the regression, which is an error where others than DEFAULT cannot be
-    fitted. Raises InputError for a wrong cell.
+    fitted. block: see `reader.of_block`. Raises InputError for a wrong cell.
     """
-    whole = read_table(path)
+    whole = of_block(read_table(path), block)
     table, left_out = comparable_rows(whole)
     for note in table.notes:
         say(f"note: {note}")
@@ -579,7 +580,9 @@ def main(argv: list[str]) -> None:
     if args.null and not args.json:
         raise InputError("--null needs --json: T0 is drawn beside T")
 
-    figures = figures_of_table(args.table, args.predictors + args.more) if args.table else {}
+    figures = {}
+    if args.table:
+        figures = figures_of_table(args.table, args.predictors + args.more, args.block)
     profiles, null = (
         [profile for path in paths for profile in read_profiles(path)]
         for paths in (args.json, args.null)

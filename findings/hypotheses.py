@@ -13,7 +13,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from .published import depth_correlation, design, spearman
+from .published import depth_correlation, design, ranks, spearman
 
 # Half the published slope of ln T on ln N: less counts as none.
 MARGIN = 0.26
@@ -173,16 +173,26 @@ def freedman_lane(y: np.ndarray, x: np.ndarray, place: int) -> float:
 
     x: [n, k], the intercept first. place: column that is tested.
     """
-    rest = np.delete(x, place, axis=1)
-    reduced = OLS(y, rest).fit()
-    observed = abs(OLS(y, x).fit().tvalues[place])
-    random = np.random.default_rng(0)
-    as_large = sum(
-        abs(OLS(reduced.fittedvalues + random.permutation(reduced.resid), x).fit().tvalues[place])
-        >= observed * (1 - 1e-12)
-        for _ in range(PERMUTATIONS)
-    )
+    reduced = OLS(y, np.delete(x, place, axis=1)).fit()
+    permuted = reduced.fittedvalues + permutations(reduced.resid)
+    observed, random = (t_values(samples, x, place) for samples in (y[None], permuted))
+    # Equal ones may differ by rounding.
+    as_large = int((abs(random) >= abs(observed) * (1 - 1e-9)).sum())
     return (1 + as_large) / (1 + PERMUTATIONS)
+
+
+def permutations(values: np.ndarray) -> np.ndarray:
+    """The values in PERMUTATIONS random orders, a row each."""
+    random = np.random.default_rng(0)
+    return random.permuted(np.tile(values, (PERMUTATIONS, 1)), axis=1)
+
+
+def t_values(y: np.ndarray, x: np.ndarray, place: int) -> np.ndarray:
+    """t of one coefficient of the regressions of every row of y [m, n] on x [n, k]."""
+    inverse = np.linalg.pinv(x)
+    coefficients = y @ inverse.T
+    squares = ((y - coefficients @ x.T) ** 2).sum(axis=1) / (x.shape[0] - x.shape[1])
+    return coefficients[:, place] / np.sqrt(squares * (inverse[place] ** 2).sum())
 
 
 def h3(view: View) -> Test:
@@ -190,15 +200,13 @@ def h3(view: View) -> Test:
     view = view.unseen()
     rho, log_k = view.depth("T", "E"), np.log(view.column("classes", "E"))
     observed = spearman(rho, log_k[rho.index])
-    random = np.random.default_rng(0)
-    as_low = sum(
-        spearman(random.permutation(rho), log_k[rho.index]) <= observed + 1e-12
-        for _ in range(PERMUTATIONS)
-    )
+    # Spearman's is the correlation of ranks, which permute as the values do.
+    centred = [ranks(x) - ranks(x).mean() for x in (rho.to_numpy(), log_k[rho.index].to_numpy())]
+    below = permutations(centred[0]) @ centred[1] <= centred[0] @ centred[1] + 1e-9
     angle, shuffled = view.depth("T_angle", "E"), view.depth("T_angle", "N", start="shuffled")
     falling, n = int((angle <= FALLS).sum()), len(angle)
     further = int((angle < shuffled.reindex(angle.index)).sum())
-    p = (1 + as_low) / (1 + PERMUTATIONS)
+    p = (1 + int(below.sum())) / (1 + PERMUTATIONS)
     return Test(
         observed,
         p,

@@ -189,6 +189,20 @@ def describe(row: pd.Series, columns: Sequence[str]) -> str:
     return ", ".join(f"{column} {cell}" for column, cell in cells.items())
 
 
+def of_block(table: Table, block: str | None) -> Table:
+    """The rows of one block of a study; all where it has no blocks, or one.
+
+    Raises InputError where there are several and none of them is named, or another.
+    """
+    blocks = list(table.rows["block"].unique()) if "block" in table.columns else []
+    if block is None and len(blocks) < 2:
+        return table
+    if block not in blocks:
+        shown = ", ".join(blocks) or "none"
+        raise InputError(f"{table.path} has the blocks {shown}; give one of them as --block")
+    return table._replace(rows=table.rows[table.rows["block"] == block])
+
+
 def comparable_rows(table: Table) -> tuple[Table, list[str]]:
     """The table with the rows that compare, and which are left out, and why.
 
@@ -203,9 +217,13 @@ def comparable_rows(table: Table) -> tuple[Table, list[str]]:
     check_runs(table)
     notes = []
     total = f"of {len(table.rows)} rows left out"
-    real = table.rows[table.rows["start"] == "theta_A"]
+    is_real = table.rows["start"] == "theta_A"
+    if "labels" in table.columns:
+        is_real &= table.rows["labels"] != "random"
+    real = table.rows[is_real]
     if len(real) < len(table.rows):
-        notes.append(f"{len(table.rows) - len(real)} {total}, whose start is not theta_A")
+        left_out = f"{len(table.rows) - len(real)} {total}"
+        notes.append(f"{left_out}, whose start is not theta_A or whose labels are random")
     same = max(group_rows(real, SETTINGS), key=len, default=real)
     if len(same) < len(real):
         differ = [column for column, n in compared(real, SETTINGS).nunique().items() if n > 1]
@@ -214,7 +232,8 @@ def comparable_rows(table: Table) -> tuple[Table, list[str]]:
             f"kept: {describe(same.iloc[0], differ)}"
         )
     frequent = [
-        max(group_rows(rows, ("classes",)), key=len) for rows in group_rows(same, ("dataset",))
+        max(group_rows(rows, ("classes",)), key=len)
+        for rows in group_rows(same, ("dataset", "folder"))
     ]
     kept = pd.concat(frequent).sort_index() if frequent else same
     if len(kept) < len(same):

@@ -27,13 +27,26 @@ from statsmodels.stats.weightstats import DescrStatsW
 from console import ArgumentParser, InputError, say, warn
 
 from .published import LOG, design, equation
-from .reader import Table, comparable_rows, find_column, read_column, read_table, resolve
+from .reader import (
+    Table,
+    comparable_rows,
+    find_column,
+    group_rows,
+    of_block,
+    read_column,
+    read_table,
+    resolve,
+)
 
 DEFAULT = "G,D,log_N"
 # Columns that are known only after fine-tuning, and beginnings of such names: they go with T and do
 # not explain it.
-OUTCOMES = ("train_loss", "val_acc", "probe_loss", "probe_acc", "kept_epoch", "geometric_mean")
-OUTCOMES_OF_LAYERS = ("T ", "distance_")
+OUTCOMES = (
+    *("train_loss", "val_acc", "probe_loss", "probe_acc", "kept_epoch", "geometric_mean"),
+    *("rotation", "t_angle", "left_of_r", "shrinkage", "transferability_substitute"),
+    *("agreement", "agreement_01"),
+)
+OUTCOMES_OF_LAYERS = ("T ", "T_angle ", "rotation ", "distance_")
 # Smallest share of the largest singular value that is more than rounding.
 RANK_TOLERANCE = 1e-8
 # Number of rows shown of those that pull hardest.
@@ -88,6 +101,7 @@ def add_predictor_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="further columns, beside those",
     )
+    parser.add_argument("--block", metavar="NAME", help="rows of this block of a study's table")
 
 
 def regress(table: Table, names: list[str]) -> Regression:
@@ -205,7 +219,7 @@ def print_cautions(table: Table, names: list[str]) -> None:
     columns = {column for column, _ in wanted}
     if (find_column(table, "N"), True) in wanted and "steps" not in columns:
         say("ln N cannot be told from the number of steps, proportional to it at equal epochs")
-    if "start" in table.columns:
+    if "start" in table.columns and len(group_rows(table.rows, ("dataset", "folder"))) == 1:
         say("of a study on one data set: python -m findings summary has its slopes cell by cell")
     inputs = np.column_stack([read_column(table, name) for name in names])
     repeated = len(inputs) - len(np.unique(inputs, axis=0))
@@ -221,7 +235,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("table", type=Path, help="CSV file, as findings/published.csv")
     add_predictor_options(parser)
     args = parser.parse_args(argv)
-    table, left_out = comparable_rows(read_table(args.table))
+    table, left_out = comparable_rows(of_block(read_table(args.table), args.block))
     for reason in left_out:
         say(f"{table.path}: {reason}")
     result = regress(table, args.predictors + args.more)

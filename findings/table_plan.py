@@ -1,7 +1,7 @@
 """The two plans of the remade table, and its data sets as folders of links.
 
-    python -m findings.table_plan findings
-    python -m findings.table_plan findings DATA
+    python -m findings table_plan findings
+    python -m findings table_plan findings DATA
 
 writes table_plan.csv, and table_plan_a2.csv for the second theta_A, into the first folder. DATA
 holds a folder with train/CLASS and val/CLASS for every data set of TRAIN_IMAGES, for `tiny`
@@ -13,12 +13,11 @@ import csv
 import io
 import os
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from console import ArgumentParser, run, say
+from console import ArgumentParser, say
 from safe_io import atomic_write
 
 # Folder of a data set -> its training images.
@@ -204,8 +203,8 @@ def link(
                 (place / name).symlink_to(of_source, target_is_directory=True)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = ArgumentParser(__doc__, prog="python -m findings.table_plan")
+def main(argv: list[str]) -> None:
+    parser = ArgumentParser(__doc__, prog="python -m findings table_plan")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the plans")
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="folder of the data")
     args = parser.parse_args(argv)
@@ -213,7 +212,3 @@ def main(argv: list[str] | None = None) -> None:
     write(args.out / "table_plan_a2.csv", list(second_plan()))
     if args.data:
         make_folders(args.data)
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

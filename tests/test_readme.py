@@ -23,7 +23,8 @@ from findings.__main__ import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md")))
+    for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/*.md")))
+    if path.name != "RESULTS.md"
 ]
 SCRIPTS = ("pretrain_on_ImageNet.py", "finetune.py", "cal_transferability.py")
 OTHERS = (
@@ -33,7 +34,7 @@ OTHERS = (
     *(f"-m findings {name}" for name in COMMANDS),
 )
 # Paths in the text that are not in the repository: the programs' outputs, and the reader's files.
-OUTPUTS = "ckpt/* build/* study/* .venv/* shipped/ logs/ ./model.pth".split()
+OUTPUTS = "ckpt/* build/* study/* .venv/* shipped/ logs/ ./model.pth ./study.txt".split()
 # The same in commands, beside the outputs of other commands.
 BROUGHT = ("DIR*", "[A-Z].pth", "build/random_labels")
 # Options with an output: of the two training scripts, and of all others.

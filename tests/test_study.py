@@ -183,7 +183,7 @@ def of_several(task):
 
 def test_blocks_folders_labels_and_starts_are_columns(task, blocks):
     rows = read_results(blocks)
-    first, second, shared, labels, shuffled, random, other = rows
+    first, _, shared, labels, shuffled, random, other = rows
     assert [row["block"] for row in rows] == ["E", "E", "P", *"NNNN"]
     # A run of two blocks is done once, and has a row in each.
     assert {key for key in first if first[key] != shared[key]} == {"block"}
@@ -194,7 +194,8 @@ def test_blocks_folders_labels_and_starts_are_columns(task, blocks):
     assert random["start"] == other["start"] == "random"
     assert random["start_sha256"] != other["start_sha256"]
     assert first["start_sha256"] == first["a_sha256"] == sha256(task / "a.pth")
-    assert "cpu" in first["processor"] and first["torch"] == torch.__version__
+    assert "cpu" in first["processor"]
+    assert first["torch"] == torch.__version__
 
 
 def test_companions_and_agreement_are_those_of_step_3(task, blocks, tmp_path):
