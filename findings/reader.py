@@ -217,13 +217,13 @@ def comparable_rows(table: Table) -> tuple[Table, list[str]]:
     check_runs(table)
     notes = []
     total = f"of {len(table.rows)} rows left out"
-    is_real = table.rows["start"] == "theta_A"
-    if "labels" in table.columns:
-        is_real &= table.rows["labels"] != "random"
-    real = table.rows[is_real]
+    real = table.rows[table.rows["start"] == "theta_A"]
     if len(real) < len(table.rows):
-        left_out = f"{len(table.rows) - len(real)} {total}"
-        notes.append(f"{left_out}, whose start is not theta_A or whose labels are random")
+        notes.append(f"{len(table.rows) - len(real)} {total}, whose start is not theta_A")
+    random = real.get("labels", pd.Series("", real.index)) == "random"
+    if random.any():
+        notes.append(f"{random.sum()} {total}, whose labels are random")
+    real = real[~random]
     same = max(group_rows(real, SETTINGS), key=len, default=real)
     if len(same) < len(real):
         differ = [column for column, n in compared(real, SETTINGS).nunique().items() if n > 1]

@@ -290,6 +290,26 @@ def test_rows_must_outnumber_the_coefficients_by_two(tmp_path, capsys):
     assert_refused(call(none), capsys, "none.csv has 0 rows; 4 coefficients need at least 6")
 
 
+def test_blocks_of_a_study_are_not_pooled(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    rows = [
+        f"{block},Folder,set{i},{labels},theta_A,{i % 3 + 2},{2**i},{math.exp(1 - 0.5 * i + x)}"
+        for block, labels in (("P", "true"), ("W", "true"), ("P", "random"))
+        for i, x in enumerate(random.normal(0, 0.1, 8))
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["block,dataset,folder,labels,start,classes,N,T", *rows]) + "\n")
+    words = ["regression", str(path), "--predictors", "log_N"]
+    assert run(lambda: findings.main(words)) == 2
+    assert "has the blocks P, W; give one of them as --block" in capsys.readouterr().err
+    assert run(lambda: findings.main([*words, "--block", "X"])) == 2
+    capsys.readouterr()
+    assert run(lambda: findings.main([*words, "--block", "P"])) == 0
+    out = capsys.readouterr().out
+    assert "8 of 16 rows left out, whose labels are random" in out
+    assert f"{path}: 8 rows, " in out
+
+
 def test_regression_of_a_study_is_of_the_rows_that_compare(tmp_path, table, capsys):
     plain = ("theta_A", "128", "x", "10")
     changed = [("random", *plain[1:]), ("theta_A", "32", "x", "10"), (*plain[:3], "5")]

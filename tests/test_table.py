@@ -114,7 +114,11 @@ def made_table(path, *, at_steps=0.0, of_classes=True, random_labels=0.5, agreem
                 **{"block": block, "dataset": "Folder", "folder": name, "start": "theta_A"},
                 **{"labels": "true", "samples": images if block in "PW" else 896, "classes": k},
                 **{"steps": 420, "lr": 0.01, "seed": seed, "a_sha256": "f" * 64},
-                **{"G": 0.01 * (1 + SETS.index(name) * 7 % 15), "D": 0.5 + 0.01 * k % 0.3, "val_acc": 50.0},
+                **{
+                    "G": 0.01 * (1 + SETS.index(name) * 7 % 15),
+                    "D": 0.5 + 0.01 * k % 0.3,
+                    "val_acc": 50.0,
+                },
                 **{"transferability": t, "geometric_mean": t * 0.9, "rotation": 2.0},
                 **{"left_of_r": 0.01, "transferability_substitute": t * 1.01},
                 **{"agreement_01": "", "agreement": ""},
