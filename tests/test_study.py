@@ -64,6 +64,7 @@ NULL = "Folder_random_samples12_classes2_steps2_batch_size6_lr1e-4_weight_decay0
 def test_plan_is_run_measured_and_summarised(task, tmp_path, capsys):
     assert study(task, tmp_path, [*GRID, "Folder,random,12,2,2,6,1e-4,0,1"]) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"^run 2 of 7; about \d+ h \d\d min left: Folder_", printed, re.MULTILINE)
     assert "one line, ln T = a + b ln N + c ln S: 1 seed; N 12, 24; S 2, 3, 4" in printed
     assert run(lambda: main(["summary", str(tmp_path / "results.csv")])) == 0
     assert capsys.readouterr().out in printed
