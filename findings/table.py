@@ -70,7 +70,7 @@ def table_lines(view: View) -> Iterator[str]:
             f"{row['D']:.2f}",
             *(with_error(of_block(view, block, name)) for block in "PWE"),
             f"{first['rotation'].mean():.1f}",
-            f"{row['agreement_01']:.2f}" if "agreement_01" in row else "",
+            f"{row['agreement_01']:.2f}" if pd.notna(row["agreement_01"]) else "-",
             f"{whole.get_group(name)['val_acc'].mean():.1f}",
         ]
         yield f"| {' | '.join(cells)} |"
