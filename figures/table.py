@@ -17,7 +17,7 @@ from console import ArgumentParser, run, say
 from findings import extra_packages
 from measurement.plot import Curve, draw_curve, label_decades, line_style, make_figure, save_figure
 
-# Names that stand in a panel: the underscores are of folders.
+# Label -> block of the runs, and what is chosen in it.
 NULLS = (
     ("true labels", "E", {}),
     ("random labels", "N", {"labels": "random"}),
@@ -28,21 +28,26 @@ NULLS = (
 def draw_images(view: Any) -> Any:
     """T against N: equal epochs beside equal steps, on one scale; a point is a data set."""
     figure, panels = make_figure(2)
-    images = view.whole()
+    images = view.whole().sort_values(kind="stable")
     for axes, block, title in zip(panels, "PW", ("20 epochs", "420 steps"), strict=True):
         t = view.log_t(block).map(math.exp)
-        axes.plot(images[t.index], t, **{**line_style(0), "linestyle": "none"})
-        for name, value in t.items():
-            axes.annotate(
-                name.replace("_", " "), (images[name], value), (4, 3), textcoords="offset points",
-                fontsize=7,
-            )  # fmt: skip
+        axes.plot(images, t[images.index], **{**line_style(0), "linestyle": "none"})
+        for number, (name, value) in enumerate(images.items(), start=1):
+            place = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 7}
+            axes.annotate(str(number), (value, t[name]), **place)
         axes.set(title=title, xscale="log", yscale="log", xlabel="Training images N", ylabel="T")
     limits = [bound for axes in panels for bound in axes.get_ylim()]
     for axes in panels:
-        axes.set(ylim=(min(limits), max(limits)), xlim=(700, 2 * images.max()))
+        axes.set(ylim=(min(limits), max(limits)))
         label_decades(axes.xaxis, axes.yaxis)
+    names = [f"{number} {words(name)}" for number, name in enumerate(images.index, start=1)]
+    figure.supxlabel(f"{', '.join(names[:8])},\n{', '.join(names[8:])}", fontsize=8)
     return figure
+
+
+def words(name: str) -> str:
+    """The name of a folder as words."""
+    return name.replace("_", " ")
 
 
 def draw_depth(view: Any) -> Any:
@@ -57,8 +62,10 @@ def draw_depth(view: Any) -> Any:
             values = of_set[columns].astype(float).mean()
             curve = Curve(list(values), label=word.replace("_", " "), style=style)
             draw_curve(axes, curve)
-        axes.set(title=f"{name} (K {of_set['classes'].iloc[0]:.0f})", ylabel="", yscale="log")
-        axes.set_ylim(5, 200)
+        axes.set(
+            title=f"{words(name)} (K {of_set['classes'].iloc[0]:.0f})", ylabel="", yscale="log"
+        )
+        axes.set_ylim(2.5, 200)
         label_decades(axes.yaxis)
     panels[0].legend(fontsize=8)
     return figure
@@ -82,7 +89,7 @@ def draw_nulls(view: Any) -> Any:
     panels[1].set(title="agreement of seeds 0 and 1")
     panels[1].axhline(0, color="0.7", linewidth=0.8, zorder=0)
     for axes in panels:
-        axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
+        axes.set_xticks(range(len(names)), [words(name) for name in names])
         axes.tick_params(axis="x", labelrotation=90, labelsize=7)
         axes.legend(fontsize=8)
     return figure

@@ -222,7 +222,7 @@ def class_lines(view: View) -> Iterator[str]:
         drawn = drawn[drawn["folder"].str.match(rf"{name}(_k\d+_s\d)?$")]
         whole = view.select("E")
         rows = pd.concat([drawn, whole[whole["folder"] == name]])
-        if rows["classes"].nunique() < 2:
+        if len(rows) < 3 or rows["classes"].nunique() < 2:
             continue
         fit = OLS(
             np.log(rows["transferability"].to_numpy(float)),
