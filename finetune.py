@@ -18,6 +18,7 @@ from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import DATASETS, download, load
 from datasets.images import Images
 from measurement.along import along_the_way
+from measurement.results import read_record
 from models import ARCHS, DEFAULT, arch_name, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
 from models.pretrained import freeze, load_pretrained
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         train_set, val_set, classes = read_data(args)
         args.image_size = train_set.image_size  # for X.json
+        say_image_sizes(path_a, args.image_size)
         train_loader, val_loader = make_loaders(args, train_set, val_set, device)
 
         torch.manual_seed(args.seed)
@@ -134,6 +136,13 @@ def read_theta_a(path: Path, arch: str, subtree: str | None) -> Checkpoint:
             f"{path} is a {theta_a.network}, not a {arch}{default}; add --arch {theta_a.network}"
         )
     return theta_a
+
+
+def say_image_sizes(path_a: Path, image_size: int) -> None:
+    """Say at which size theta_A was trained, where its record is there. Both sizes are usual."""
+    recorded = read_record(path_a).get("image_size")
+    if recorded is not None:
+        say(f"{path_a} was trained at {recorded} pixels a side; this run takes {image_size}")
 
 
 def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:
