@@ -26,7 +26,7 @@ from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, argument_groups
+from training.options import add_run_arguments, argument_groups, parse
 from training.record import refuse_overwriting
 from training.resume import claim
 from training.run import make_loaders, set_up
@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     optimisation("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
     output("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv, script="finetune.py")
     if args.labels == "random" and args.keep != "last":
         parser.error("--labels random validates nothing, so that no epoch is best; add --keep last")
     return args

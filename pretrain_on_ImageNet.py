@@ -22,7 +22,7 @@ from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, argument_groups
+from training.options import add_run_arguments, argument_groups, parse
 from training.record import refuse_overwriting
 from training.resume import claim, remove_half_written, state_files
 from training.run import make_loaders, set_up
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     output("-r", default="random_init_model.pth", help="file for theta_r; a bare name: in ckpt/")
     output("-a", default="ImageNet_model.pth", help="file for theta_A; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv, script="pretrain_on_ImageNet.py")
     if args.data_dir is None and args.max_epoch > 0:
         parser.error("--data_dir is missing: the folder of ImageNet")
     return args

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import drawn_images
 import pytest
@@ -13,10 +14,11 @@ import finetune
 import pretrain_on_ImageNet
 from console import run
 from findings import __main__ as findings
-from models import build, checkpoint
+from models import build, checkpoint, paths
 from safe_io import sha256
 
 SIZE = 40  # the default of no data set
+SHIPPED = Path(__file__).resolve().parent.parent / "ckpt" / "shipped"
 
 
 def call(module, *words):
@@ -201,3 +203,146 @@ def test_more_classes_than_those_of_the_training_are_an_error(copy, tmp_path, ca
     message = "a classifier of 3 classes, but Folder in .* has 4; --max_classes 3 leaves those"
     assert_refused(code, capsys, message)
     assert call(evaluate, *task(more), "-b", copy / "b.pth", "--max_classes", 3) == 0
+
+
+# The same run again
+
+
+def options_of(module, *words):
+    return vars(module.parse_args([str(word) for word in words]))
+
+
+@pytest.mark.parametrize("name", ["cifar10_model", "cifar10_500_model", "tiny_imagenet_model"])
+def test_shipped_records_start_their_runs_again(name):
+    path = SHIPPED / f"{name}.json"
+    record = json.loads(path.read_text())
+    module = finetune if record["script"] == "finetune.py" else pretrain_on_ImageNet
+    plain, options = options_of(module, "--data_dir", "x"), options_of(module, "--config", path)
+    taken = {k: v for k, v in record["args"].items() if k not in ("r", "a", "b", "resume")}
+    # What came later than the record is at its default, as are the files.
+    assert options == plain | taken
+    assert list(options) == list(plain)
+
+
+def test_same_run_again_gives_the_same_file(data, copy, tmp_path, capsys, monkeypatch):
+    options = ("--lr", 0.02, "--optimizer", "adamw", "--keep", "last", "--seed", 3, "--drop_last")
+    assert tune(data, copy, "-b", copy / "x.pth", "--max_steps", 4, *options) == 0
+    monkeypatch.chdir(data.parent)
+    change(copy / "x.pth", args=record_of(copy / "x.pth")["args"] | {"data_dir": data.name})
+    config = copy / "x.json"
+    words = ("--config", config, "-a", copy / "a.pth", "-b", tmp_path / "y.pth")
+    assert call(finetune, *words) == 0
+    assert sha256(tmp_path / "y.pth") == sha256(copy / "x.pth")
+    args = [record_of(path)["args"] for path in (copy / "x.pth", tmp_path / "y.pth")]
+    assert args[1] == args[0] | {"a": str(copy / "a.pth"), "b": str(tmp_path / "y.pth")}
+    assert call(finetune, *words, "--resume") == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--lr", "0.5"), {"lr": 0.5, "max_steps": 7}),
+        (("--lr=0.5",), {"lr": 0.5}),
+        (("--max_samples=30", "--keep", "best"), {"max_samples": 30, "keep": "best"}),
+        # Either number alone says how long the run is.
+        (("--max_epoch", "5"), {"max_epoch": 5, "max_steps": None}),
+        (("--max_epoch=5",), {"max_epoch": 5, "max_steps": None}),
+        (("--max_epoch=5", "--max_steps=3"), {"max_epoch": 5, "max_steps": 3}),
+        (("--max_steps", "3"), {"max_epoch": 9, "max_steps": 3}),
+        (("--resume",), {"resume": True, "overwrite": False}),
+        (("-b", "other.pth", "-r", "r.pth"), {"b": "other.pth", "r": "r.pth"}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_options_that_are_given_win(tmp_path, words, expected, first):
+    config = ("--config", write_config(tmp_path))
+    options = options_of(finetune, *(*config, *words) if first else (*words, *config))
+    recorded = {"lr": 0.25, "keep": "last", "drop_last": True, "data_dir": "-odd dir"}
+    files = {"a": "ImageNet_model.pth", "b": "finetuned_model.pth", "r": None}
+    wanted = recorded | files | expected
+    assert {key: options[key] for key in wanted} == wanted
+
+
+def write_config(folder, script="finetune.py", **args):
+    args = {
+        **{"data_dir": "-odd dir", "lr": 0.25, "keep": "last", "drop_last": True, "a": "mine.pth"},
+        **{"b": "mine_b.pth", "r": "mine_r.pth", "resume": True, "overwrite": True},
+        **{"max_epoch": 9, "max_steps": 7, "freeze": None, **args},
+    }
+    path = folder / "x.json"
+    path.write_text(json.dumps({"script": script, "args": args}))
+    return path
+
+
+def test_bare_name_of_a_record_is_in_ckpt(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CKPT_DIR", tmp_path)
+    write_config(tmp_path)
+    assert options_of(finetune, "--config=x.json")["lr"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"lr": -1}, r"x\.json: argument --lr: must be a number above 0, not '-1'"),
+        ({"lr": None}, r"x\.json: --lr cannot be null"),
+        ({"lr": True}, r"x\.json: --lr cannot be true"),
+        ({"lr": False}, r"x\.json: argument --lr: must be a number above 0, not 'False'"),
+        ({"lr": [0.1]}, r"x\.json: --lr cannot be \[0\.1\]"),
+        ({"batch_size": 12.0}, r"x\.json: argument --batch_size: must be a whole number"),
+        ({"keep": "first"}, r"x\.json: argument --keep: invalid choice: 'first'"),
+        ({"arch": "resnet51"}, r"x\.json: argument --arch: invalid choice: 'resnet51'"),
+        ({"drop_last": "yes"}, r'x\.json: --drop_last cannot be "yes"'),
+        ({"drop_last": 1}, r"x\.json: --drop_last cannot be 1"),
+        ({"data_dir": {}}, r"x\.json: --data_dir cannot be {}"),
+        ({"momentum": 0.9}, r"x\.json: finetune\.py has no option --momentum"),
+        ({"help": True}, r"x\.json: finetune\.py has no option --help"),
+        ({"config": "x.json"}, r"x\.json: finetune\.py has no option --config"),
+    ],
+)
+def test_options_in_a_record_that_cannot_be_are_one_line(tmp_path, capsys, args, message):
+    code = call(finetune, "--config", write_config(tmp_path, **args))
+    assert_refused(code, capsys, message)
+
+
+def test_value_that_is_given_is_not_looked_at_in_the_record(tmp_path):
+    config = write_config(tmp_path, lr=-1, arch="timm/none", device="cuda:77")
+    words = ("--config", config, "--lr", 0.5, "--arch=resnet18", "--device", "cpu")
+    assert options_of(finetune, *words)["arch"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"no file .*x\.json; give the X\.json that finetune\.py wrote beside X\.pth"),
+        ("", "is no record of a training run"),
+        ("\x00\udcff", "is no record of a training run"),
+        ("[1]", "is no record of a training run"),
+        ("{}", "is no record of a training run"),
+        ('{"script": "finetune.py"}', "is no record of a training run"),
+        ('{"script": "finetune.py", "args": 3}', "is no record of a training run"),
+        ('{"script": "finetune.py", "args": null}', "is no record of a training run"),
+        ("[" * 100000, "is no record of a training run"),
+        ('{"script": "pretrain_on_ImageNet.py", "args": {}}', "a record of pretrain_on_ImageNet"),
+    ],
+)
+def test_file_that_is_no_record_of_the_script_is_one_line(tmp_path, capsys, content, message):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert_refused(call(finetune, "--config", path), capsys, message)
+
+
+def test_folder_and_nothing_are_no_record(tmp_path, capsys):
+    assert_refused(call(finetune, "--config", tmp_path), capsys, "there is no file")
+    assert_refused(call(finetune, "--config"), capsys, "--config: expected one argument")
+
+
+def test_options_that_neither_command_line_nor_record_gives_are_missing(tmp_path, capsys):
+    path = write_config(tmp_path)
+    content = json.loads(path.read_text())
+    del content["args"]["data_dir"]
+    path.write_text(json.dumps(content))
+    message = "error: the following arguments are required: --data_dir"
+    assert_refused(call(finetune, "--config", path), capsys, message)
+    assert options_of(finetune, "--config", path, "--data_dir", "x")["lr"] == 0.25
