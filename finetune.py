@@ -26,7 +26,7 @@ from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, argument_groups, parse
+from training.options import add_run_arguments, add_subset, argument_groups, parse
 from training.record import refuse_overwriting
 from training.resume import claim
 from training.run import make_loaders, set_up
@@ -39,18 +39,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     task("--data_dir", required=True, help="folder of the data set")
     task("--download", action="store_true", help="get it, where torchvision can (default: off)")
-    task(
-        "--max_samples",
-        type=integer(1),
-        help="training images, drawn evenly from the classes (default: all)",
-    )
+    add_subset(task)
     task(
         "--labels",
         choices=("true", "random"),
         default="true",
         help="random: the training labels permuted by --seed, a null; nothing is validated",
     )
-    task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
     task("--arch", type=arch_name, default=DEFAULT, help="see README.md")
     task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
     task(

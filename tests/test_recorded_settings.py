@@ -13,6 +13,8 @@ import evaluate
 import finetune
 import pretrain_on_ImageNet
 from console import run
+from datasets import find
+from datasets.subset import draw, first_classes
 from findings import __main__ as findings
 from models import build, checkpoint, paths
 from safe_io import sha256
@@ -346,3 +348,61 @@ def test_options_that_neither_command_line_nor_record_gives_are_missing(tmp_path
     message = "error: the following arguments are required: --data_dir"
     assert_refused(call(finetune, "--config", path), capsys, message)
     assert options_of(finetune, "--config", path, "--data_dir", "x")["lr"] == 0.25
+
+
+# A part of the source in step 1
+
+
+def pretrain(data, out, *options):
+    words = ("--data_dir", data, "--num_workers", 0, "--device", "cpu", "--image_size", 32)
+    words += ("-r", out / "r.pth", "-a", out / "a.pth", "--arch", "resnet50_w8", "--max_epoch", 2)
+    return call(pretrain_on_ImageNet, *words, "--batch_size", 10, *options)
+
+
+def test_step_1_draws_as_step_2_does(data, tmp_path, capsys):
+    part = ("--max_classes", 2, "--max_samples", 14, "--seed", 5)
+    assert pretrain(data, tmp_path, *part) == 0
+    record = record_of(tmp_path / "a.pth")
+    assert (record["classes"], record["train_images"]) == (["bar", "cross"], 14)
+    assert (record["val_images"], record["steps"], record["last_batch"]) == (16, 4, 4)
+    assert (record["args"]["max_classes"], record["args"]["max_samples"]) == (2, 14)
+    for name in ("r.pth", "a.pth"):
+        assert len(torch.load(tmp_path / name)["fc.bias"]) == 2
+
+    # The images that step 2 draws are a data set of their own, which gives the same file.
+    other = tmp_path / "other"
+    drawn = draw(first_classes(find("Folder", data), 2).train, 14, seed=5).images
+    for path in (*map(Path, drawn), *data.glob("val/bar/*"), *data.glob("val/cross/*")):
+        target = other / "data" / path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    assert pretrain(other / "data", other, "--seed", 5) == 0
+    assert sha256(other / "a.pth") == record["sha256"]
+
+    # The same settings go on, others do not.
+    capsys.readouterr()
+    assert pretrain(data, tmp_path, *part, "--resume") == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    code = pretrain(data, tmp_path, *part, "--resume", "--max_samples", 12)
+    assert_refused(code, capsys, r"another max_samples \(14, now 12\)")
+
+
+def test_part_of_the_source_that_cannot_be_is_one_line(data, tmp_path, capsys):
+    for options, message in (
+        (("--max_classes", 4), "--max_classes 4 must be from 2 to 3, the number of classes"),
+        (("--max_classes", 1), "--max_classes: must be a whole number of at least 2"),
+        (("--max_samples", 61), "--max_samples 61 is more than the 60 training images"),
+        (("--max_samples", 2), "--max_samples 2 is less than the 3 classes"),
+    ):
+        assert_refused(pretrain(data, tmp_path, *options), capsys, message)
+    words = ("--max_epoch", 0, "--arch", "resnet50_w8", "-r", tmp_path / "r.pth")
+    code = call(pretrain_on_ImageNet, *words, "--max_classes", 1001)
+    assert_refused(code, capsys, "--max_classes 1001: ImageNet has 1000 classes")
+
+
+def test_theta_r_alone_is_of_the_classes_that_are_kept(data, tmp_path):
+    words = ("--max_epoch", 0, "--arch", "resnet50_w8", "-r", tmp_path / "r.pth")
+    for source, kept in (((), 7), (("--data_dir", data), 2)):
+        assert call(pretrain_on_ImageNet, *words, *source, "--max_classes", kept) == 0
+        assert len(torch.load(tmp_path / "r.pth")["fc.bias"]) == kept
+        (tmp_path / "r.pth").unlink()

@@ -101,6 +101,16 @@ def recorded_options(path: Path, script: str) -> dict[str, Any]:
     return options
 
 
+def add_subset(task: Add) -> None:
+    """Add the options that train on a part of the data set."""
+    task(
+        "--max_samples",
+        type=integer(1),
+        help="training images, drawn evenly from the classes by --seed (default: all)",
+    )
+    task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
+
+
 def add_run_arguments(optimisation: Add, machine: Add, output: Add) -> None:
     """Add to each group the options whose defaults are the same in both scripts."""
     add_optimisation(optimisation)
