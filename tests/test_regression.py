@@ -331,6 +331,29 @@ def test_collinear_predictors(tmp_path, capsys):
     assert_refused(call(path, "--with", "log_steps"), capsys, message)
 
 
+@pytest.mark.parametrize(
+    ("noise", "warned"), [(1e-6, True), (1e-3, True), (0.05, True), (1.0, False)]
+)
+def test_nearly_collinear_predictors_are_cautioned_of(tmp_path, capsys, noise, warned):
+    wobble = (1, -1, 1, 1, -1, 1, -1, -1)
+    rows = [
+        (*row[:5], repr(float(row[1]) + float(row[2]) + noise * w), row[6])
+        for row, w in zip(ROWS, wobble, strict=True)
+    ]
+    assert call(write(tmp_path / "t.csv", rows), "--with", "steps") == 0
+    printed = capsys.readouterr()
+    number = float(re.search(r"condition number ([\d.]+) \(1:", printed.out)[1])
+    assert (number >= 10) == warned
+    caution = re.search(
+        r"^warning: G, D, steps are nearly collinear: condition number (\S+) \(caution from 10\)",
+        printed.err,
+        re.MULTILINE,
+    )
+    assert (caution is not None) == warned
+    if caution:
+        assert float(caution[1]) == pytest.approx(number, rel=0.01)
+
+
 def test_row_that_alone_decides_a_coefficient(tmp_path, capsys):
     rows = [(*row[:4], "1" if row[0] == "c" else "0", *row[5:]) for row in ROWS]
     path = write(tmp_path / "results.csv", rows)
