@@ -114,7 +114,7 @@ def check_classes(theta: Checkpoint, classes: Sequence[str], data: str) -> None:
         fits = 1 < number == len(names) < len(classes) and not unlike
         raise InputError(
             f"{theta.path} has a classifier of {number} classes, but {data} has {len(classes)}"
-            + f"; --max_classes {number} leaves those that it was trained on" * fits
+            + f"; the first {number} are those that it was trained on" * fits
         )
     if unlike:
         first, same = unlike[0], sorted(ours) == sorted(theirs)

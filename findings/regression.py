@@ -36,8 +36,8 @@ OUTCOMES = ("train_loss", "val_acc", "probe_loss", "probe_acc", "kept_epoch", "g
 OUTCOMES_OF_LAYERS = ("T ", "distance_")
 # Smallest share of the largest singular value that is more than rounding.
 RANK_TOLERANCE = 1e-8
-# Condition number of the standardised predictors from which on a caution is printed; two of them then
-# have a correlation of 0.98. Belsley, Kuh, Welsch ("Regression Diagnostics", 1980): 5 to 10 is weak
+# Condition number of the standardised predictors from which on a caution is printed; of two, their
+# correlation is then 0.98. Belsley, Kuh, Welsch ("Regression Diagnostics", 1980): 5 to 10 is weak
 # collinearity, 30 and more is strong.
 COLLINEAR = 10
 # Number of rows shown of those that pull hardest.

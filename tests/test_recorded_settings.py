@@ -202,7 +202,7 @@ def test_accents_composed_in_another_way_are_the_same_class(copy, tmp_path, caps
 def test_more_classes_than_those_of_the_training_are_an_error(copy, tmp_path, capsys):
     more = drawn_images.draw(tmp_path / "more", task="shapes", classes=4, val_per_class=3)
     code = call(evaluate, *task(more), "-b", copy / "b.pth")
-    message = "a classifier of 3 classes, but Folder in .* has 4; --max_classes 3 leaves those"
+    message = "a classifier of 3 classes, but Folder in .* has 4; the first 3 are those that"
     assert_refused(code, capsys, message)
     assert call(evaluate, *task(more), "-b", copy / "b.pth", "--max_classes", 3) == 0
 

@@ -242,7 +242,7 @@ def assert_refused(code, capsys, message):
         (3, "transferability", "inf", r"line 5 \(d\), column transferability: inf is not finite"),
         (1, "D", "nan", r"line 3 \(b\), column D: nan is not finite; leave the row out"),
         (6, "D", "1.2.3", r"line 8 \(g\), column D: '1\.2\.3' is not a number"),
-        (6, "D", "12\u00b5\x1b", r"column D: '12\\xb5\\x1b' is not a number"),
+        (6, "D", "12\u00b5\x1b", "column D: '12\u00b5\\\\x1b' is not a number"),
     ],
 )
 def test_wrong_cell_is_one_line(tmp_path, capsys, row, column, text, message):
