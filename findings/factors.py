@@ -107,8 +107,7 @@ def main(argv: list[str], sources: Sources | None = None) -> None:
     device = choose_device(args.device)
 
     # All that can be wrong with the data is said before the first image is read.
-    size = image_size_of(theta.path, args.image_size) or default_image_size(arch)
-    source_set, source_classes, target_set, classes = load_both(args, size)
+    source_set, source_classes, target_set, classes = load_both(args, theta.path, arch)
     row = {
         "dataset": name_of(args.dataset, args.data_dir),
         "checkpoint": theta.path.name,
@@ -161,13 +160,13 @@ def check_source(theta: checkpoint.Checkpoint, classes: list[str], source: str) 
 
 
 def load_both(
-    args: argparse.Namespace, size: int | None
+    args: argparse.Namespace, path_a: Path, arch: str
 ) -> tuple[Images, list[str], Images, list[str]]:
     """Return source validation images, source classes, target training images, target classes.
 
-    size: pixels a side; None: each data set's own. Raises InputError for images that give no G or
-    D.
+    Raises InputError for images that give no G or D.
     """
+    size = image_size_of(path_a, args.image_size) or default_image_size(arch)
     _, source_set, source_classes = load(args.source, args.source_dir, image_size=size)
     target_set, _, classes = load(
         args.dataset,

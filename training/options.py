@@ -90,7 +90,7 @@ def recorded_options(path: Path, script: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"--config: there is no file {path}; {advice}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
         writer, options = record["script"], dict(record["args"])
     except OSError as error:
         raise InputError(f"--config: cannot read {path}: {error.strerror}; {advice}") from error
