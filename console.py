@@ -29,7 +29,7 @@ class SaidByFirst(InputError):
 def say(message: str) -> None:
     """Print one line on stdout, at once; under torchrun only the first process does."""
     if is_first():
-        print(ascii_line(message), flush=True)
+        print(one_line(message), flush=True)
 
 
 def complain(error: InputError) -> None:
@@ -38,7 +38,7 @@ def complain(error: InputError) -> None:
     Of the processes that torchrun has started on a machine, one prints an error that all have; what
     only one of them has is printed, too.
     """
-    line = f"error: {ascii_line(error)}"
+    line = f"error: {one_line(error)}"
     if not isinstance(error, SaidByFirst) and not said_by_another(line):
         print(line, file=sys.stderr, flush=True)
 
@@ -66,7 +66,7 @@ def said_by_another(line: str) -> bool:
 def warn(message: str) -> None:
     """Print one line on stderr; the run goes on."""
     if is_first():
-        print(f"warning: {ascii_line(message)}", file=sys.stderr, flush=True)
+        print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:
@@ -91,10 +91,27 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-def ascii_line(text: object) -> str:
-    """The text as one printable ASCII line (a file name may hold anything)."""
-    line = " ".join(str(text).splitlines()).encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+def one_line(text: object) -> str:
+    """The text as one printable line, with escapes for what a console cannot show.
+
+    A file name may hold anything, line ends and commands to the terminal among it.
+    """
+    line = "".join(map(printed, " ".join(str(text).splitlines())))
+    for stream in (sys.stdout, sys.stderr):
+        line = escape(line, getattr(stream, "encoding", None) or "utf-8")
+    return line
+
+
+def printed(character: str) -> str:
+    """The character if it prints, spaces of other scripts among them, or else its escape."""
+    if character.isprintable() or (character.isspace() and not character.isascii()):
+        return character
+    return f"\\x{ord(character):02x}" if character.isascii() else escape(character, "ascii")
+
+
+def escape(text: str, encoding: str) -> str:
+    """The text with escapes for the characters that an encoding lacks."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -109,7 +126,7 @@ def run(main: Callable[[], int | None]) -> int:
         complain(error)
         return 2
     except Interrupted as interruption:
-        print(ascii_line(interruption), file=sys.stderr, flush=True)
+        print(one_line(interruption), file=sys.stderr, flush=True)
         return 128 + interruption.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import DATASETS, download, load
 from datasets.images import Images
 from measurement.along import along_the_way
+from measurement.results import read_record
 from models import ARCHS, DEFAULT, arch_name, build, checkpoint, default_image_size, paths
 from models.checkpoint import Checkpoint
 from models.pretrained import freeze, load_pretrained
@@ -25,7 +26,7 @@ from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, argument_groups
+from training.options import add_run_arguments, add_subset, argument_groups, parse
 from training.record import refuse_overwriting
 from training.resume import claim
 from training.run import make_loaders, set_up
@@ -38,18 +39,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     task("--data_dir", required=True, help="folder of the data set")
     task("--download", action="store_true", help="get it, where torchvision can (default: off)")
-    task(
-        "--max_samples",
-        type=integer(1),
-        help="training images, drawn evenly from the classes (default: all)",
-    )
+    add_subset(task)
     task(
         "--labels",
         choices=("true", "random"),
         default="true",
         help="random: the training labels permuted by --seed, a null; nothing is validated",
     )
-    task("--max_classes", type=integer(2), help="use the first so many classes (default: all)")
     task("--arch", type=arch_name, default=DEFAULT, help="see README.md")
     task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
     task(
@@ -71,7 +67,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     optimisation("--scheduler", choices=SCHEDULERS, default="cosine", help="cosine: down to 0")
     output("-b", default="finetuned_model.pth", help="file for theta_FB; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv, script="finetune.py")
     if args.labels == "random" and args.keep != "last":
         parser.error("--labels random validates nothing, so that no epoch is best; add --keep last")
     return args
@@ -91,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         train_set, val_set, classes = read_data(args)
         args.image_size = train_set.image_size  # for X.json
+        say_image_sizes(path_a, args.image_size)
         train_loader, val_loader = make_loaders(args, train_set, val_set, device)
 
         torch.manual_seed(args.seed)
@@ -134,6 +131,13 @@ def read_theta_a(path: Path, arch: str, subtree: str | None) -> Checkpoint:
             f"{path} is a {theta_a.network}, not a {arch}{default}; add --arch {theta_a.network}"
         )
     return theta_a
+
+
+def say_image_sizes(path_a: Path, image_size: int) -> None:
+    """Say at which size theta_A was trained, where its record is there. Both sizes are usual."""
+    recorded = read_record(path_a).get("image_size")
+    if recorded is not None:
+        say(f"{path_a} was trained at {recorded} pixels a side; this run takes {image_size}")
 
 
 def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:

@@ -17,16 +17,20 @@ from torch import nn
 
 from console import ArgumentParser, integer, number, run, say
 from datasets import load
+from datasets.images import Images
 from models import DEFAULT, arch_name, build, checkpoint, paths
 from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, argument_groups
+from training.options import add_run_arguments, add_subset, argument_groups, parse
 from training.record import refuse_overwriting
 from training.resume import claim, remove_half_written, state_files
 from training.run import make_loaders, set_up
 from training.schedule import SCHEDULERS
+
+# Classes of ILSVRC-2012.
+IMAGENET = 1000
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -35,6 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task(
         "--data_dir", help="folder with ILSVRC2012_img_train and ILSVRC2012_img_val, or train, val"
     )
+    add_subset(task)
     task("--arch", type=arch_name, default=DEFAULT, help="see README.md")
     task("--image_size", type=integer(32), default=224, help="pixels a side")
     optimisation("--max_epoch", type=integer(0), default=120, help="epochs; 0: write only theta_r")
@@ -47,9 +52,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     output("-r", default="random_init_model.pth", help="file for theta_r; a bare name: in ckpt/")
     output("-a", default="ImageNet_model.pth", help="file for theta_A; a bare name: in ckpt/")
     add_run_arguments(optimisation, machine, output)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv, script="pretrain_on_ImageNet.py")
     if args.data_dir is None and args.max_epoch > 0:
         parser.error("--data_dir is missing: the folder of ImageNet")
+    if args.data_dir is None and (args.max_classes or 0) > IMAGENET:
+        parser.error(f"--max_classes {args.max_classes}: ImageNet has {IMAGENET} classes")
     return args
 
 
@@ -65,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     with claim(path_a, vars(args)) as to_train:
         if not to_train:
             return
-        train_set, val_set, classes = load("ImageNet", args.data_dir, image_size=args.image_size)
+        train_set, val_set, classes = read_data(args)
         train_loader, val_loader = make_loaders(args, train_set, val_set, device)
 
         model = random_network(args, len(classes))
@@ -91,6 +98,18 @@ def main(argv: list[str] | None = None) -> None:
             say(f"theta_A: {path.resolve()}")
 
 
+def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:
+    """The two splits and the classes of ImageNet."""
+    return load(
+        "ImageNet",
+        args.data_dir,
+        image_size=args.image_size,
+        max_classes=args.max_classes,
+        max_samples=args.max_samples,
+        seed=args.seed,
+    )
+
+
 def random_network(args: argparse.Namespace, num_classes: int) -> nn.Module:
     """The network at the random initialisation of --seed."""
     torch.manual_seed(args.seed)
@@ -99,9 +118,7 @@ def random_network(args: argparse.Namespace, num_classes: int) -> nn.Module:
 
 def write_only_theta_r(args: argparse.Namespace, path_r: Path) -> None:
     """Write theta_r for the classes of --data_dir, of ImageNet where it is not given."""
-    num_classes = 1000
-    if args.data_dir:
-        num_classes = len(load("ImageNet", args.data_dir, image_size=args.image_size)[2])
+    num_classes = len(read_data(args)[2]) if args.data_dir else args.max_classes or IMAGENET
     model = random_network(args, num_classes)
     distributed.on_first(lambda: write_theta_r(path_r, model))
     say(f"theta_r: {path_r.resolve()}")

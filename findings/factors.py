@@ -34,6 +34,7 @@ from datasets import DATASETS, full_name, load
 from datasets.folder import listing
 from datasets.images import Images
 from datasets.transforms import generator_for
+from evaluate import image_size_of
 from models import arch_name, checkpoint, default_image_size, paths
 from models.comparison import architecture
 from models.layers import num_classes
@@ -83,7 +84,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--max_classes", type=integer(2), help="number of classes, the first ones (default: all)")
     add("--seed", type=integer(0), default=0, help="of that draw, and of the blocks of G")
-    add("--image_size", type=integer(32), help="pixels a side, of source and target alike")
+    add(
+        "--image_size",
+        type=integer(32),
+        help="pixels a side, of source and target alike (default: that of X.json beside -a)",
+    )
     add("--csv", required=True, help="table to write the row into; made if it is not there")
     add_evaluation_arguments(parser)
     return parser.parse_args(argv)
@@ -102,7 +107,7 @@ def main(argv: list[str], sources: Sources | None = None) -> None:
     device = choose_device(args.device)
 
     # All that can be wrong with the data is said before the first image is read.
-    source_set, source_classes, target_set, classes = load_both(args, arch)
+    source_set, source_classes, target_set, classes = load_both(args, theta.path, arch)
     row = {
         "dataset": name_of(args.dataset, args.data_dir),
         "checkpoint": theta.path.name,
@@ -154,12 +159,14 @@ def check_source(theta: checkpoint.Checkpoint, classes: list[str], source: str) 
         )
 
 
-def load_both(args: argparse.Namespace, arch: str) -> tuple[Images, list[str], Images, list[str]]:
+def load_both(
+    args: argparse.Namespace, path_a: Path, arch: str
+) -> tuple[Images, list[str], Images, list[str]]:
     """Return source validation images, source classes, target training images, target classes.
 
     Raises InputError for images that give no G or D.
     """
-    size = args.image_size or default_image_size(arch)
+    size = image_size_of(path_a, args.image_size) or default_image_size(arch)
     _, source_set, source_classes = load(args.source, args.source_dir, image_size=size)
     target_set, _, classes = load(
         args.dataset,
@@ -169,7 +176,7 @@ def load_both(args: argparse.Namespace, arch: str) -> tuple[Images, list[str], I
         max_classes=args.max_classes,
         seed=args.seed,
     )
-    # Without --image_size every data set comes at its own: 32 for CIFAR, 224 for the others.
+    # Where no size is known every data set comes at its own: 32 for CIFAR, 224 for the others.
     if source_set.image_size != target_set.image_size:
         raise InputError(
             f"images of {args.source} have {source_set.image_size} pixels a side and those of "

@@ -5,6 +5,7 @@ be printed as it was written. Lines that begin with # are comments and travel wi
 column may have other names (ALIASES), and `log_X` means the natural logarithm of column X.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -36,6 +37,15 @@ SETTINGS = ("batch_size", "lr", "weight_decay", "a_sha256")
 # Digits of a SHA-256 that tell two files apart, and columns that are shown where one is missing.
 SHA256_SHOWN = 8
 SHOWN = 8
+# First bytes of what spreadsheets write instead of UTF-8 text, what that is, and what to do.
+OTHER_FILES = {
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"PK\x03\x04": "a spreadsheet (or another archive)",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+EXPORT = "save it as CSV in UTF-8 with commas between the cells and a point in decimals"
 
 
 class Table(NamedTuple):
@@ -73,13 +83,8 @@ def read_table(path: Path, *, new: Sequence[str] = ()) -> Table:
     """
     if new and not (path.exists() and path.stat().st_size):
         return Table(path, pd.DataFrame(columns=list(new), dtype=object), [])
-    try:
-        # Spreadsheets write a byte-order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give a CSV file") from error
-    except ValueError as error:
-        raise InputError(f"cannot read {path}: it is not UTF-8 text; give a CSV file") from error
+    text = read_text(path)
+    check_separator(path, text)
     comments, records = read_records(path, text)
     if not records:
         raise InputError(f"{path} is empty; its first line must name the columns")
@@ -94,11 +99,41 @@ def read_table(path: Path, *, new: Sequence[str] = ()) -> Table:
     for line, cells in rows:
         where = f"{path} line {line} ({cells[0]})"
         if len(cells) != len(columns):
-            raise InputError(f"{where} has {len(cells)} cells; the header has {len(columns)}")
+            more = "; decimals need a point, not a comma" * (len(cells) > len(columns))
+            raise InputError(f"{where} has {len(cells)} cells; the header has {len(columns)}{more}")
         first = lines.setdefault(tuple(cells), line)
         if first != line:
             raise InputError(f"{where} repeats line {first}; remove one of them")
     return Table(path, pd.DataFrame(list(lines), list(lines.values()), columns, object), comments)
+
+
+def read_text(path: Path) -> str:
+    """The text of a CSV file in UTF-8. InputError says what else it is."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give a CSV file") from error
+    with contextlib.suppress(ValueError):
+        # Spreadsheets write a byte-order mark.
+        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
+        # A text in UTF-16 without such a mark is one in UTF-8, half of it zeros.
+        if "\0" not in text:
+            return text
+    kind = next((kind for start, kind in OTHER_FILES.items() if data.startswith(start)), None)
+    if kind is None:
+        kind = "UTF-16 text, or none" if b"\0" in data else "not UTF-8 text"
+    raise InputError(f"cannot read {path}: it is {kind}; {EXPORT}")
+
+
+def check_separator(path: Path, text: str) -> None:
+    """Raise InputError where the header has other separators than commas."""
+    lines = enumerate(text.split("\n"), start=1)
+    number, header = next((x for x in lines if x[1].strip() and x[1][0] != "#"), (0, ""))
+    if header.lower().startswith("sep="):
+        raise InputError(f"{path} line {number} is {header}, which is no header; {EXPORT}")
+    for mark, name in SEPARATORS.items():
+        if header.count(mark) > header.count(","):
+            raise InputError(f"{path} line {number} has {name} between its cells; {EXPORT}")
 
 
 def read_records(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -322,7 +357,8 @@ def fault_of(text: str, *, finite: bool, positive: bool) -> str:
     if not text:
         return "the value is missing; fill it in or leave the row out"
     if not is_number(text):
-        return f"'{text}' is not a number"
+        point = "; write decimals with a point, and thousands without a mark" * ("," in text)
+        return f"'{text}' is not a number{point}"
     value = float(text)
     if math.isnan(value) or (finite and math.isinf(value)):
         return f"{text} is not finite; leave the row out"

@@ -49,6 +49,10 @@ OUTCOMES = (
 OUTCOMES_OF_LAYERS = ("T ", "T_angle ", "rotation ", "distance_")
 # Smallest share of the largest singular value that is more than rounding.
 RANK_TOLERANCE = 1e-8
+# Condition number of the standardised predictors from which on a caution is printed; of two, their
+# correlation is then 0.98. Belsley, Kuh, Welsch ("Regression Diagnostics", 1980): 5 to 10 is weak
+# collinearity, 30 and more is strong.
+COLLINEAR = 10
 # Number of rows shown of those that pull hardest.
 SHOWN = 3
 
@@ -213,8 +217,32 @@ def influence_lines(table: Table, result: Regression) -> list[str]:
     return lines
 
 
-def print_cautions(table: Table, names: list[str]) -> None:
+def nearly_collinear(result: Regression) -> list[str]:
+    """The predictors that hardly vary apart from each other; [] below the condition COLLINEAR.
+
+    They have at least half of the variance of their coefficients from directions along which the
+    rows hardly vary.
+    """
+    # Without the column of ones, which is at right angles to the others.
+    _, singular, directions = np.linalg.svd(result.fit.model.exog[:, 1:])
+    weak = singular * COLLINEAR <= singular[0]
+    if not weak.any():
+        return []
+    variances = (directions.T / singular) ** 2
+    shares = variances[:, weak].sum(1) / variances.sum(1)
+    least = min(0.5, shares.max())
+    return [name for name, share in zip(result.names, shares, strict=True) if share >= least]
+
+
+def print_cautions(table: Table, result: Regression) -> None:
     """Say what the numbers cannot tell."""
+    names, collinear = result.names, nearly_collinear(result)
+    if collinear:
+        warn(
+            f"{', '.join(collinear)} are nearly collinear: condition number "
+            f"{result.fit.condition_number:.3g} (caution from {COLLINEAR}); their coefficients "
+            "cannot be told apart by these rows; leave one of them out"
+        )
     wanted = [resolve(table, name) for name in names]
     columns = {column for column, _ in wanted}
     if (find_column(table, "N"), True) in wanted and "steps" not in columns:
@@ -250,4 +278,4 @@ def main(argv: list[str]) -> None:
     lines = coefficient_lines(result) + quality_lines(result) + influence_lines(table, result)
     for line in lines:
         say(line)
-    print_cautions(table, result.names)
+    print_cautions(table, result)

@@ -19,17 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from cal_transferability import measure
-from console import ArgumentParser, InputError, integer, say
+from console import ArgumentParser, integer, say
 from datasets import DATASETS, load
 from datasets.loader import Loader, make_loader
-from evaluate import load_network
+from evaluate import check_classes, image_size_of, load_network
 from measurement.checks import check_outputs
 from measurement.inputs import read_pair
 from measurement.plot import make_figure, save_figure
 from measurement.results import LayerResult
 from models import checkpoint, default_image_size, paths
 from models.comparison import architecture
-from models.layers import num_classes
 from safe_io import atomic_write
 from training.device import choose_device, explain_errors
 from training.engine import evaluate
@@ -55,7 +54,11 @@ def main(argv: list[str] | None = None) -> None:
         add(option, required=True, metavar="FILE", help=f"{name}; a bare name: in ckpt/")
     add("--dataset", default="CIFAR-10", help=f"one of {', '.join(DATASETS)}")
     add("--data_dir", required=True, help="folder of the data set")
-    add("--image_size", type=integer(32), help="pixels a side (default: 32 for CIFAR, else 224)")
+    add(
+        "--image_size",
+        type=integer(32),
+        help="pixels a side (default: that of X.json beside -b, else as finetune.py)",
+    )
     add("--to", choices=("a", "r"), default="a", help="set back to theta_A or to theta_r")
     add("--json", type=Path, metavar="FILE", help="write everything, unrounded")
     add("--plot", type=Path, metavar="FILE", help="draw the rise of the loss over the layers")
@@ -67,10 +70,9 @@ def main(argv: list[str] | None = None) -> None:
     pair, theta_b = read_pair(args.r, args.a, arch=None), checkpoint.read(files[2])
     layers = [x for x in measure(pair.r, pair.a, theta_b).layers if x.companions]
     arch = architecture(theta_b, None)
-    size = args.image_size or default_image_size(arch)
+    size = image_size_of(theta_b.path, args.image_size) or default_image_size(arch)
     _, images, classes = load(args.dataset, args.data_dir, image_size=size)
-    if num_classes(theta_b.partition) != len(classes):
-        raise InputError(f"{theta_b.path} has another number of classes than {args.dataset}")
+    check_classes(theta_b, classes, f"{args.dataset} in {args.data_dir}")
 
     device = choose_device(args.device)
     options = {"batch_size": args.batch_size, "num_workers": args.num_workers, "device": device}

@@ -70,6 +70,7 @@ def draw(
     if show:
         from matplotlib import pyplot
 
+        escape_missing(figure)
         pyplot.show()
 
 
@@ -222,6 +223,45 @@ def plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def escape_missing(figure: Any) -> None:
+    """Write escapes for the characters of file and class names that the fonts of a figure lack.
+
+    matplotlib would draw boxes, with a warning for each.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedLocator
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_locator(), FixedLocator):
+                labels = axis.get_majorticklabels()
+                names = [with_glyphs(label) for label in labels]
+                # Otherwise drawing would write the names anew.
+                if names != [label.get_text() for label in labels]:
+                    axis.set_ticks(axis.get_majorticklocs(), names)
+    for text in figure.findobj(Text):
+        text.set_text(with_glyphs(text))
+
+
+def with_glyphs(text: Any) -> str:
+    """The characters of a text of matplotlib, escaped where none of its fonts has them."""
+    from matplotlib.font_manager import findfont, get_font
+
+    if text.get_text().isascii() and text.get_text().isprintable():
+        return text.get_text()
+    fonts = []
+    for family in text.get_fontfamily():
+        properties = text.get_fontproperties().copy()
+        properties.set_family(family)
+        fonts.append(get_font(findfont(properties)))
+    return "".join(
+        c
+        if c == "\n" or any(font.get_char_index(ord(c)) for font in fonts)
+        else c.encode("unicode_escape").decode("ascii")
+        for c in text.get_text()
+    )
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Write the figure in the format that the file name ends in (PNG without one).
 
@@ -231,5 +271,6 @@ def save_figure(figure: Any, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if format_ not in known:
         raise InputError(f"cannot draw {path}: no such format; one of {', '.join(sorted(known))}")
+    escape_missing(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=format_, dpi=150)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from console import ascii_line, say, warn
+from console import one_line, say, warn
 from safe_io import sha256
 
 from .companions import COMPANIONS
@@ -114,7 +114,7 @@ def print_table(results: list[Result]) -> None:
         record = read_record(result.b)
         rows.append(
             (
-                ascii_line(result.b),
+                one_line(result.b),
                 f"{result.transferability:.2f}",
                 f"{result.geometric_mean:.2f}",
                 cell(result.t_angle),

@@ -185,6 +185,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     file = sibling(path, ".json")
     if not file.is_file():
+        # Of a link, the record may lie beside what it points at.
+        path = path.resolve()
+        file = sibling(path, ".json")
+    if not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -205,12 +209,17 @@ def read_record(path: Path) -> dict[str, Any]:
 def comparable(content: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of RECORD: from the arguments of the run or its results, in plain types.
 
-    Raises TypeError or ValueError where one is of another type.
+    class_names: the names, of which `classes` is the number. Raises TypeError or ValueError where
+    one is of another type.
     """
     args = content.get("args")
     entries = {**(args if isinstance(args, dict) else {}), **content}
     chosen = {key: entries.get(key) for key in (*RECORD, "freeze")}
-    chosen["classes"] = len(entries["classes"]) if entries.get("classes") else None
+    chosen["class_names"] = [str(name) for name in entries.get("classes") or ()]
+    chosen["classes"] = len(chosen["class_names"]) or None
+    size = chosen["image_size"]
+    if size is not None and (type(size) is not int or size < 1):
+        raise ValueError(f"image_size {size!r}")
     chosen["labels"] = entries.get("labels") or "true"
     for key in ("sum_lr", "lr", "weight_decay", "val_acc"):
         chosen[key] = None if chosen[key] is None else float(chosen[key])

@@ -42,7 +42,7 @@ def assert_refused(result, *messages, out=""):
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == out
-    assert re.fullmatch(r"error: [ -~]+\n", result.stderr), result.stderr
+    assert re.fullmatch(r"error: [^\x00-\x1f\x7f]+\n", result.stderr), result.stderr
     for message in messages:
         assert re.search(message, result.stderr), result.stderr
 

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from torchvision.models import resnet50
 
 from cal_transferability import measure, parse_args
+from measurement import plot
 from measurement.companions import COMPANIONS
 from models import paths
 from models.checkpoint import Checkpoint
@@ -706,3 +707,42 @@ def test_record_that_says_nothing_is_warned_of_once(text, message, files, step_3
     assert ran.returncode == 0
     assert "Fine-tuning:" not in ran.stdout
     assert re.fullmatch(rf"warning: \S+b\.json {message}.*\n", ran.stderr)
+
+
+# Names that are not ASCII
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_are_printed_as_they_are_and_drawn_as_far_as_the_font_goes(
+    files, step_3, tmp_path, figures
+):
+    names = ("K\u00e4fer", "\u6570\u636e $x$", "tab\t")
+    for i, name in enumerate(names):
+        moved = {k: v * (1 + i / 100) for k, v in torch.load(files[-1]).items()}
+        torch.save(moved, tmp_path / f"{name}.pth")
+    paths = [str(tmp_path / f"{name}.pth") for name in names]
+    ran = step_3(*files[:4], "-b", *paths, "--plot", tmp_path / "\u56fe.png")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"{paths[1]}:" in ran.stdout.splitlines()
+    assert ran.stdout.splitlines()[-1] == str(tmp_path / "\u56fe.png")
+    legend = [text.get_text().split(",")[0] for text in figures[0].axes[0].get_legend().get_texts()]
+    assert legend == ["K\u00e4fer", r"\u6570\u636e $x$", r"tab\t"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_text_of_a_figure_is_of_characters_that_its_font_has(tmp_path):
+    figure, (axes,) = plot.make_figure(1)
+    axes.plot([0, 1], [1, 2], label="\u732b")
+    axes.set_xticks([0, 1], ["V\u00f6gel", "\u732b"], rotation=90)
+    axes.set_title(os.fsdecode(b"\xff \xce\xb8"))
+    axes.set_ylabel(plot.T_LABEL)
+    axes.text(0, 1, "two\nlines")
+    axes.legend()
+    plot.save_figure(figure, tmp_path / "t.png")
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["V\u00f6gel", r"\u732b"]
+    assert [label.get_rotation() for label in labels] == [90, 90]
+    assert axes.get_title() == "\\udcff \u03b8"
+    assert axes.get_ylabel() == plot.T_LABEL
+    assert axes.texts[0].get_text() == "two\nlines"
+    assert axes.get_legend().get_texts()[0].get_text() == r"\u732b"

@@ -1,6 +1,7 @@
 """One-line errors, exit codes and types of arguments."""
 
 import argparse
+import io
 import os
 import re
 import subprocess
@@ -14,9 +15,9 @@ from console import (
     ArgumentParser,
     InputError,
     SaidByFirst,
-    ascii_line,
     integer,
     number,
+    one_line,
     run,
     say,
     warn,
@@ -40,7 +41,7 @@ def test_exit_code_is_what_main_returns(returned, code):
 
 def test_input_error_is_one_line_and_exit_code_2(capsys):
     assert run(raiser(InputError("no such\nfile: \u00e4\x1b[2J"))) == 2
-    assert capsys.readouterr() == ("", "error: no such file: \\xe4\\x1b[2J\n")
+    assert capsys.readouterr() == ("", "error: no such file: \u00e4\\x1b[2J\n")
 
 
 def test_interrupt_is_one_line_and_exit_code_130(capsys):
@@ -69,14 +70,41 @@ def test_reader_of_stdout_may_leave():
     ("text", "line"),
     [
         ("a  b\nc\r\n", "a  b c"),
-        ("\u03b8_r", "\\u03b8_r"),
+        ("\u03b8_r", "\u03b8_r"),
+        ("K\u00e4fer/\u6570\u636e\u3000\U0001f431", "K\u00e4fer/\u6570\u636e\u3000\U0001f431"),
+        ("a\u0308\u2028b", "a\u0308 b"),
+        ("\u202egnp.exe\u200b", "\\u202egnp.exe\\u200b"),  # would change what is seen
         ("\x1b[2J\t\x07", "\\x1b[2J\\x09\\x07"),
         (os.fsdecode(b"\xff.pth"), "\\udcff.pth"),
         (Path("x"), "x"),
     ],
 )
-def test_any_text_becomes_one_line_of_ascii(text, line):
-    assert ascii_line(text) == line
+def test_any_text_becomes_one_line(text, line, capsys):
+    assert one_line(text) == line
+    say(text)
+    warn(text)
+    assert capsys.readouterr() == (f"{line}\n", f"warning: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", r"K\xe4fer \u6570 \U0001f431"),
+        ("latin-1", "K\u00e4fer \\u6570 \\U0001f431"),
+        ("cp1252", "K\u00e4fer \\u6570 \\U0001f431"),
+        ("gb2312", "K\\xe4fer \u6570 \\U0001f431"),
+        ("utf-8", "K\u00e4fer \u6570 \U0001f431"),
+        ("utf-16", "K\u00e4fer \u6570 \U0001f431"),
+    ],
+)
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+def test_line_holds_what_the_console_can_show(encoding, shown, which, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, which, console)
+    text = "K\u00e4fer \u6570 \U0001f431"
+    say(text) if which == "stdout" else warn(text)
+    line = shown if which == "stdout" else f"warning: {shown}"
+    assert console.buffer.getvalue().decode(encoding) == f"{line}\n"
 
 
 # Several processes

@@ -188,8 +188,7 @@ def test_names_of_any_bytes_and_of_full_length(tmp_path, dst, capsys):
         assert call("resize", tmp_path / "src", dst, "--size", 16, workers=workers) == 1
     assert sorted(os.listdir(os.fsencode(dst) + b"/caf\xe9 \xe7\x8c\xab")) == sorted(names)
     printed = capsys.readouterr()
-    assert r"src/caf\udce9 \u732b/bad\udcfe.jpg: empty file" in printed.err
-    assert (printed.out + printed.err).isascii()
+    assert "src/caf\\udce9 \u732b/bad\\udcfe.jpg: empty file" in printed.err
 
 
 def test_links_are_followed_once(src, dst, tmp_path):

@@ -179,4 +179,4 @@ def test_layers_are_not_set_back_in_a_network_of_other_classes(task, tmp_path, c
     torch.save(moved, task / "b.pth")
     words += ["--dataset", "Folder", "--data_dir", task / "data", "--image_size", 32]
     assert run(lambda: findings(["reset", *map(str, words)])) == 2
-    assert "b.pth has another number of classes than Folder" in capsys.readouterr().err
+    assert "b.pth has a classifier of 10 classes, but Folder in" in capsys.readouterr().err

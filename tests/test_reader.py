@@ -25,7 +25,7 @@ from findings.reader import comparable_rows, read_column, read_json, read_table,
         (b"dataset,T\n#\n\nb\n", r"line 4 \(b\) has 1 cells; the header has 2"),
         (b"dataset,T\na,1\nb,2\na, 1\n", r"line 4 \(a\) repeats line 2; remove one of them"),
         (b'dataset,T\n"a,1\n', "line 2: unexpected end of data; give a CSV file"),
-        (b"\x89PNG\xff\xfe\n", "is not UTF-8 text; give a CSV file"),
+        (b"\x89PNG\xff\xfe\n", "is not UTF-8 text; save it as CSV in UTF-8 with comm"),
     ],
 )
 def test_wrong_table_is_one_line(tmp_path, content, message):
@@ -34,6 +34,51 @@ def test_wrong_table_is_one_line(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
+
+
+EXPORT = "save it as CSV in UTF-8 with commas between the cells and a point in decimals"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "reason"),
+    [
+        ("dataset;T\na;1.5\n", "utf-8", r"line 1 has semicolons between its cells"),
+        ("dataset;T\r\na;1,5\r\n", "utf-8-sig", "line 1 has semicolons between its cells"),
+        ('"dataset";"T"\n"a";"1,5"\n', "utf-8", "line 1 has semicolons between its cells"),
+        ("# a, b\n\ndataset;T\na;1,5\n", "utf-8", "line 3 has semicolons between its cells"),
+        ("dataset\tT\na\t1,5\n", "utf-8", "line 1 has tabs between its cells"),
+        ("dataset|T\na|1.5\n", "utf-8", "line 1 has bars between its cells"),
+        ("sep=;\ndataset;T\na;1,5\n", "utf-8", "line 1 is sep=;, which is no header"),
+        ("SEP=,\ndataset,T\na,1.5\n", "utf-8", "line 1 is SEP=,, which is no header"),
+        ("dataset\tT\na\t1.5\n", "utf-16", "it is UTF-16 text"),
+        ("dataset,T\na,1.5\n", "utf-16-le", "it is UTF-16 text, or none"),
+        ("dataset,T\na,1.5\n", "utf-16-be", "it is UTF-16 text, or none"),
+        ("dataset,T\nB\u00e4r,1.5\n", "latin-1", "it is not UTF-8 text"),
+        ("PK\x03\x04\x14\x00\x06\x00", "latin-1", "it is a spreadsheet"),
+    ],
+)
+def test_table_in_another_dialect_is_refused_with_the_reason(tmp_path, content, encoding, reason):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content.encode(encoding))
+    with pytest.raises(InputError, match=f"{reason}.*; {EXPORT}") as caught:
+        read_table(path)
+    assert str(path) in str(caught.value)
+
+
+def test_decimal_commas_are_told(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('dataset,T\na,"1,5"\n')
+    with pytest.raises(InputError, match="'1,5' is not a number; write decimals with a point, and"):
+        read_column(read_table(path), "T")
+    path.write_text("dataset,T\na,1,5\n")
+    with pytest.raises(InputError, match="has 3 cells; the header has 2; decimals need a point"):
+        read_table(path)
+
+
+def test_other_separators_inside_cells_are_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("dataset,T;x|y\nseveral; of\tthem,1\n")
+    assert read_table(path).rows.values.tolist() == [["several; of\tthem", "1"]]
 
 
 def test_missing_table_and_folder(tmp_path):

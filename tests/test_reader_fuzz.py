@@ -99,7 +99,7 @@ class Worker:
         *warned, last = err.splitlines(keepends=True) or [""]
         assert code in (0, 2), code
         if code == 2:
-            assert re.fullmatch(r"error: [ -~]+\n", last), err
+            assert re.fullmatch(r"error: [^\x00-\x1f\x7f]+\n", last), err
             assert (out, written) == ("", [])
         else:
             warned.append(last)
@@ -109,7 +109,7 @@ class Worker:
             rows = list(csv.DictReader((self.folder / "t.csv").open(newline="")))
             assert len(rows) == len(result["layers"]) > 0
             assert math.isfinite(result["transferability"])
-        assert all(re.fullmatch(r"(warning: [ -~]+\n)?", line) for line in warned), err
+        assert all(re.fullmatch(r"(warning: [^\x00-\x1f\x7f]+\n)?", line) for line in warned), err
         return code
 
     def assert_refused(self, content):

@@ -242,7 +242,7 @@ def assert_refused(code, capsys, message):
         (3, "transferability", "inf", r"line 5 \(d\), column transferability: inf is not finite"),
         (1, "D", "nan", r"line 3 \(b\), column D: nan is not finite; leave the row out"),
         (6, "D", "1.2.3", r"line 8 \(g\), column D: '1\.2\.3' is not a number"),
-        (6, "D", "12\u00b5\x1b", r"column D: '12\\xb5\\x1b' is not a number"),
+        (6, "D", "12\u00b5\x1b", "column D: '12\u00b5\\\\x1b' is not a number"),
     ],
 )
 def test_wrong_cell_is_one_line(tmp_path, capsys, row, column, text, message):
@@ -349,6 +349,29 @@ def test_collinear_predictors(tmp_path, capsys):
     path = write(tmp_path / "results.csv", rows)
     message = r"log_steps follows from G, D, log_N \(collinear\); leave one of them out"
     assert_refused(call(path, "--with", "log_steps"), capsys, message)
+
+
+@pytest.mark.parametrize(
+    ("noise", "warned"), [(1e-6, True), (1e-3, True), (0.05, True), (1.0, False)]
+)
+def test_nearly_collinear_predictors_are_cautioned_of(tmp_path, capsys, noise, warned):
+    wobble = (1, -1, 1, 1, -1, 1, -1, -1)
+    rows = [
+        (*row[:5], repr(float(row[1]) + float(row[2]) + noise * w), row[6])
+        for row, w in zip(ROWS, wobble, strict=True)
+    ]
+    assert call(write(tmp_path / "t.csv", rows), "--with", "steps") == 0
+    printed = capsys.readouterr()
+    number = float(re.search(r"condition number ([\d.]+) \(1:", printed.out)[1])
+    assert (number >= 10) == warned
+    caution = re.search(
+        r"^warning: G, D, steps are nearly collinear: condition number (\S+) \(caution from 10\)",
+        printed.err,
+        re.MULTILINE,
+    )
+    assert (caution is not None) == warned
+    if caution:
+        assert float(caution[1]) == pytest.approx(number, rel=0.01)
 
 
 def test_row_that_alone_decides_a_coefficient(tmp_path, capsys):
