@@ -118,19 +118,7 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
             "otherwise check that -r and -a are not exchanged"
         )
-    # Those that count have been looked at.
-    counted = {key for x in result.layers if not x.layer.is_classifier for key in x.layer.tensors}
-    for key, value in b.tensors.items():
-        if key in counted or not is_plain(value):
-            continue
-        # A view may repeat few numbers more often than fit into memory.
-        bytes_ = value.numel() * value.element_size()
-        if bytes_ > value.untyped_storage().nbytes():
-            continue
-        # Only NaN and infinity make the sum in float64 one.
-        if not math.isfinite(value.sum(dtype=torch.float64).item()):
-            warn(f"{b.path}: {key} holds NaN or infinity; the training may have diverged")
-            break
+    warn_of_not_finite(b)
     coarse = []
     for x in result.layers:
         if x.layer.is_classifier or not x.moved:
@@ -145,6 +133,21 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"{', '.join(coarse)} moved by less than ten rounding steps of the precision that "
             f"{a.path} or {b.path} is stored in; T of these layers is inexact"
         )
+
+
+def warn_of_not_finite(theta: Checkpoint) -> None:
+    """Warn where a tensor that does not count holds NaN or infinity; others are looked at later."""
+    for key, value in theta.tensors.items():
+        if key in theta.partition.counted or not is_plain(value):
+            continue
+        # A view may repeat few numbers more often than fit into memory.
+        bytes_ = value.numel() * value.element_size()
+        if bytes_ > value.untyped_storage().nbytes():
+            continue
+        # Only NaN and infinity make the sum in float64 one.
+        if not math.isfinite(value.sum(dtype=torch.float64).item()):
+            warn(f"{theta.path}: {key} holds NaN or infinity; the training may have diverged")
+            break
 
 
 def warn_of_left_out(

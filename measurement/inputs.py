@@ -14,7 +14,13 @@ from models.comparison import check_architecture, check_same_network
 from models.layers import NO_CHOICE, Choice, has_unknown_depth, identify, num_classes
 from safe_io import sha256
 
-from .checks import check_complete, check_known, warn_of_other_parent, warn_of_strangers
+from .checks import (
+    check_complete,
+    check_known,
+    warn_of_not_finite,
+    warn_of_other_parent,
+    warn_of_strangers,
+)
 
 SHIPPED = paths.CKPT_DIR / "shipped"
 SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
@@ -109,6 +115,7 @@ def read_pair(
             f"own{told.format(head) if head else ''}"
         )
     warn_of_strangers(a)
+    warn_of_not_finite(a)
     if not a.partition.head and has_unknown_depth(a.partition):
         warn(
             f"{a.path} is {identify(a.partition)} without a classifier; no known network has this "
@@ -126,6 +133,7 @@ def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoi
     where theta_r is of another network than `a`.
     """
     r = read(path, a.choice, subtree=subtree, needed=False).like(a)
+    warn_of_not_finite(r)
     warn_of_other_parent(a.path, path)
     # Said here once, and not for every file of theta_FB.
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=str(path))
