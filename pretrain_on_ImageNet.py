@@ -24,7 +24,7 @@ from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
 from training.options import add_run_arguments, argument_groups
 from training.record import data_facts, refuse_overwriting
-from training.resume import REPLACE, claim, is_finished, remove_half_written, state_files
+from training.resume import claim, is_finished, remove_half_written, replace_advice, state_files
 from training.run import goes_on, make_loaders, set_up
 from training.schedule import SCHEDULERS
 
@@ -125,7 +125,7 @@ def write_theta_r(
                     return sha256(path_r)
                 if not args.overwrite:
                     raise InputError(
-                        f"{path_r} holds other parameters than this theta_r; {REPLACE}"
+                        f"{path_r} holds other parameters than this theta_r; {replace_advice()}"
                     )
                 say(f"{path_r} held other parameters; they are replaced by this theta_r")
             return checkpoint.write(path_r, model.state_dict())

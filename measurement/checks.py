@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from console import InputError, warn
+from console import InputError, offer, warn
 from models.blocks import AUXILIARY
 from models.checkpoint import Checkpoint, is_plain
 from models.comparison import check_same_network
@@ -58,7 +58,7 @@ def refuse(theta: Checkpoint, problems: tuple[str, ...], start: str) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(
             f"{theta.path}: {start}{problems[0]}{more}; python -m models {theta.path} lists "
-            "everything, and --ignore PATTERN leaves tensors out"
+            f"everything{offer(', and --ignore PATTERN leaves tensors out')}"
         )
 
 
@@ -273,7 +273,7 @@ def warn_of_other_budgets(results: list[Result]) -> None:
     if len(epochs) > 1:
         warn(
             f"the best epochs of the files are not the same ({', '.join(epochs)}), and T falls "
-            "with every epoch: --keep last compares better"
+            "with every epoch: trained with --keep last, files compare better"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from console import InputError, warn
+from console import InputError, offer, warn
 from models import ARCHS, TIMM, build, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.comparison import check_architecture, check_same_network
@@ -150,14 +150,15 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
     if not re.fullmatch("[0-9]{1,18}", seed):
         raise InputError(f"-r {name}: the seed must be a whole number (a file: ./{name})")
     if arch not in ARCHS and not arch.startswith(TIMM):
-        raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
+        raise InputError(f"{a.path} is {arch}; -r {name} needs its name{offer(', add --arch')}")
     torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.partition) or 1000).state_dict()
     r = Checkpoint(Path(name), theta_r, choice=a.choice).like(a)
     if r.tensors.keys().isdisjoint(theta_r):
         warn(
             f"{name} is drawn as torchvision initialises {arch}, but the keys of {a.path} are of "
-            "another library, whose initialisation may differ; for timm's add --arch timm/NAME"
+            "another library, whose initialisation may differ"
+            + offer("; for timm's add --arch timm/NAME")
         )
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=name)
     return r

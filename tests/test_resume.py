@@ -198,7 +198,9 @@ def test_a_single_flipped_bit_is_noticed_wherever_it_is(interrupted, place, bit,
         with contextlib.redirect_stderr(error):
             found = ResumeFile(file.with_name("x.pth"), config={}, save_minutes=10)
             if old:
-                with pytest.raises(InputError, match=r"x.resume and .*x.resume.prev, damaged; add"):
+                with pytest.raises(
+                    InputError, match=r"x.resume and .*x.resume.prev, damaged; start"
+                ):
                     found.load()
                 assert error.getvalue() == ""
             else:

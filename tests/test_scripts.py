@@ -19,6 +19,7 @@ from loops import read_csv
 
 import cal_transferability
 import evaluate
+import findings.shuffle
 import finetune
 import pretrain_on_ImageNet
 from console import run
@@ -420,6 +421,24 @@ def test_theta_r_that_cannot_be_is_refused_or_warned_of(images, trained, tmp_pat
     assert call(pretrain_on_ImageNet, *command) == 0
     assert tune(images, trained, tmp_path, "-r", other) == 0
     assert "a.pth was not trained from" in capsys.readouterr().err
+
+
+def test_options_that_the_script_lacks_are_not_advised(images, trained, tmp_path, capsys):
+    """Of unknown tensors, and of several networks in a file; step 3 and evaluate.py have both."""
+    theta = torch.load(trained / "a.pth")
+    strange, two = tmp_path / "strange.pth", tmp_path / "two.pth"
+    torch.save({**theta, "layer1.0.adapter.weight": torch.zeros(8, 8)}, strange)
+    torch.save({f"{x}.{key}": value for x in ("one", "two") for key, value in theta.items()}, two)
+    files = ("-a", trained / "a.pth", "-b", trained / "b.pth", "--no_plot")
+    code = call(cal_transferability, "-r", strange, *files)
+    assert_refused(code, capsys, "python -m models .*, and --ignore PATTERN leaves tensors out")
+    assert tune(images, trained, tmp_path, "-r", strange) == 2
+    error = capsys.readouterr().err
+    assert "lists everything" in error
+    assert "--ignore" not in error
+    assert_refused(tune(images, trained, tmp_path, "-a", two), capsys, "of them with --subtree")
+    code = call(findings.shuffle, "-a", two, "-o", tmp_path / "s.pth")
+    assert_refused(code, capsys, "holds several networks: one, two; save one of them by itself")
 
 
 @pytest.mark.parametrize(

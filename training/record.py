@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from console import InputError, warn
+from console import InputError, offer, warn
 from datasets.images import ImageArray, ImageFiles, Images
 from models import checkpoint
 from safe_io import atomic_write, sha256, sibling
@@ -124,7 +124,7 @@ class Record:
             if self.rows[-1]["epoch"] >= epoch:
                 raise InputError(
                     f"{path} is of epoch {epoch} as it was before the run went back to an older "
-                    "state; that epoch has not come out the same: start anew with --overwrite"
+                    f"state; that epoch has not come out the same: {start_anew()}"
                 )
         columns = (*COLUMNS, *(["transferability"] if self.measure else []))
         atomic_write(sibling(self.path, ".csv"), as_csv(columns, self.rows))
@@ -167,7 +167,7 @@ class Record:
             if later <= self.rows[-1]["epoch"]:
                 raise InputError(
                     f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
-                    "start anew with --overwrite"
+                    f"{start_anew()}"
                 )
             self.ahead[path] = later
 
@@ -196,6 +196,11 @@ class Record:
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         atomic_write(sibling(path, ".json"), json.dumps(description, indent=1) + "\n")
+
+
+def start_anew() -> str:
+    """The way out for a run that cannot go on; a study has no --overwrite."""
+    return offer("start anew with --overwrite") or "remove the files of the run to start anew"
 
 
 def kept_epoch(path: Path) -> int:

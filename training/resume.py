@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from console import InputError, Interrupted, SaidByFirst, say, under_torchrun, warn
+from console import InputError, Interrupted, SaidByFirst, offer, say, under_torchrun, warn
 from models import checkpoint, formats
 from safe_io import atomic_path, locked, sha256, sibling, start_time
 
 from . import distributed
-from .record import outputs, warn_of_other_images
+from .record import outputs, start_anew, warn_of_other_images
 
 # Of the content of X.resume; a new number wherever the state of an older run would be misread.
 VERSION = 1
@@ -30,7 +30,6 @@ MAY_CHANGE = frozenset(
 # End record of a ZIP archive, and the length of the comment that `seal` adds to it.
 END, DIGITS = b"PK\5\6", 8
 WRITTEN = (".pth", "_last.pth", ".resume", ".csv", "_layers.csv", ".json", "_last.json")
-REPLACE = "give another name, or add --overwrite to replace it"
 
 
 @contextlib.contextmanager
@@ -80,10 +79,15 @@ def begin(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         check_settings(path, record, settings)
     elif there:
         fault = "without the record of a finished run" if settings["resume"] else "already"
-        raise InputError(f"{there[0]} exists {fault}; {REPLACE}")
+        raise InputError(f"{there[0]} exists {fault}; {replace_advice()}")
     elif settings["resume"]:
         say(f"no {sibling(path, '.resume')} to resume from; starting anew")
     return record
+
+
+def replace_advice() -> str:
+    """What to do about a file that is there."""
+    return f"give another name{offer(', or add --overwrite to replace it')}"
 
 
 def state_files(path: Path) -> list[Path]:
@@ -137,7 +141,7 @@ def check_settings(path: Path, record: Mapping[str, Any], settings: Mapping[str,
             continue
         if old != new:
             raise InputError(
-                f"{path} is of a finished run with {another(key, old, new)}; {REPLACE}"
+                f"{path} is of a finished run with {another(key, old, new)}; {replace_advice()}"
             )
 
 
@@ -160,7 +164,7 @@ def is_finished(path: Path, record: Mapping[str, Any], facts: Mapping[str, Any])
     images = facts.get("images")
     others = {key: value for key, value in facts.items() if key != "images"}
     check_settings(path, record, {**others, "processes": distributed.world_size()})
-    warn_of_other_images(path, record.get("images"), images, advice=f"; {REPLACE}")
+    warn_of_other_images(path, record.get("images"), images, advice=f"; {replace_advice()}")
     say(f"{path} is finished; nothing to do")
     return True
 
@@ -248,7 +252,7 @@ class ResumeFile:
             if version != VERSION:
                 raise InputError(
                     f"{file} was written by another version of this program; finish the run with "
-                    "that version, or start anew with --overwrite"
+                    f"that version, or {start_anew()}"
                 )
             self.check(config)
             self.newest_is_damaged = file != self.newest
@@ -257,8 +261,7 @@ class ResumeFile:
             return content
         if damaged:
             raise InputError(
-                f"no state to resume from in {' and '.join(damaged)}, damaged; add --overwrite to "
-                "begin anew"
+                f"no state to resume from in {' and '.join(damaged)}, damaged; {start_anew()}"
             )
         return None
 
@@ -269,7 +272,7 @@ class ResumeFile:
             if old != new:
                 raise InputError(
                     f"{self.newest} is of a run with {another(key, old, new)}; give the same "
-                    "command, or start anew with --overwrite"
+                    f"command, or {start_anew()}"
                 )
 
     def remove(self) -> None:
