@@ -123,7 +123,9 @@ def read_pair(
         )
     if is_substitute:
         return Pair(substitute(r_name, arch, a), a, arch, is_substitute)
-    return Pair(read_r(paths.locate(r_name), a, subtree=subtree), a, arch, is_substitute)
+    r = read_r(paths.locate(r_name), a, subtree=subtree)
+    warn_of_not_finite(r)
+    return Pair(r, a, arch, is_substitute)
 
 
 def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoint:
@@ -133,7 +135,6 @@ def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoi
     where theta_r is of another network than `a`.
     """
     r = read(path, a.choice, subtree=subtree, needed=False).like(a)
-    warn_of_not_finite(r)
     warn_of_other_parent(a.path, path)
     # Said here once, and not for every file of theta_FB.
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=str(path))

@@ -135,11 +135,9 @@ def check_settings(path: Path, record: Mapping[str, Any], settings: Mapping[str,
         if key not in record or default_size:
             continue
         old = record[key]
-        if key == "r":  # another name of theta_r may do, but not none
-            old, new = old is not None, new is not None
-        elif key in MAY_CHANGE:
-            continue
-        if old != new:
+        # Another name of theta_r may do, but none would leave out T along the way.
+        same = None not in (old, new) if key == "r" else key in MAY_CHANGE
+        if old != new and not same:
             raise InputError(
                 f"{path} is of a finished run with {another(key, old, new)}; {replace_advice()}"
             )
