@@ -9,6 +9,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 2**63 - 1  # that torch takes for a seed or a size
+# None for every `run` under way, and the parsers made in it: first that of the user's command, and
+# then, in a study, those of the scripts that it runs.
+PARSERS: list[argparse.ArgumentParser | None] = []
 
 
 class InputError(Exception):
@@ -120,7 +124,7 @@ def run(main: Callable[[], int | None]) -> int:
     Signals end with 128 + their number, after one line.
     """
     try:
-        with ending_workers():
+        with ending_workers(), knowing_options():
             return main() or 0
     except InputError as error:
         complain(error)
@@ -136,6 +140,24 @@ def run(main: Callable[[], int | None]) -> int:
         # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+@contextlib.contextmanager
+def knowing_options() -> Iterator[None]:
+    """Forget at the end the parsers that were made, for `offer`."""
+    before = len(PARSERS)
+    PARSERS.append(None)
+    try:
+        yield
+    finally:
+        del PARSERS[before:]
+
+
+def offer(text: str) -> str:
+    """Return advice on options if the command that runs has those that the text names, else ""."""
+    command = next(filter(None, PARSERS), None)
+    known = re.findall(r"--\w+", command.format_usage() if command else text)
+    return text if {*re.findall(r"--\w+", text)} <= {*known} else ""
 
 
 @contextlib.contextmanager
@@ -169,6 +191,8 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+        if PARSERS:
+            PARSERS.append(self)
 
     def error(self, message: str) -> None:
         raise InputError(f"{message} (see {self.prog} --help)")

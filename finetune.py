@@ -27,9 +27,9 @@ from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
 from training.options import add_run_arguments, add_subset, argument_groups, parse
-from training.record import refuse_overwriting
-from training.resume import claim
-from training.run import make_loaders, set_up
+from training.record import data_facts, refuse_overwriting
+from training.resume import claim, is_finished
+from training.run import goes_on, make_loaders, set_up
 from training.schedule import SCHEDULERS
 
 
@@ -82,11 +82,16 @@ def main(argv: list[str] | None = None) -> None:
     sha256_a = sha256(path_a)
 
     device = choose_device(args.device, deterministic=args.deterministic)
-    with claim(path_b, {**vars(args), "parent_sha256": sha256_a}) as to_train:
-        if not to_train:
-            return
+    with claim(path_b, {**vars(args), "parent_sha256": sha256_a}) as record:
         train_set, val_set, classes = read_data(args)
         args.image_size = train_set.image_size  # for X.json
+        facts = {
+            "script": "finetune.py",
+            **distributed.on_first(lambda: data_facts(train_set, val_set, classes)),
+            "parent_sha256": sha256_a,
+        }
+        if is_finished(path_b, record, facts):
+            return
         say_image_sizes(path_a, args.image_size)
         train_loader, val_loader = make_loaders(args, train_set, val_set, device)
 
@@ -97,13 +102,11 @@ def main(argv: list[str] | None = None) -> None:
         say(f"{path_a}: all tensors loaded but {', '.join(fresh)} (new: {len(classes)} classes)")
         freeze(model, args.freeze)
 
-        facts = {"script": "finetune.py", "classes": classes, "parent_sha256": sha256_a}
         with explain_errors(BATCH_ADVICE, compiled=args.compile):
             fine_tuning = set_up(
                 args,
                 model,
                 train_loader,
-                val_loader,
                 path=path_b,
                 device=device,
                 facts=facts,
@@ -116,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
                 val_loader if args.labels == "true" else None,
                 val_interval=args.val_interval,
                 log_interval=args.log_interval,
-                resume=args.resume,
+                resume=goes_on(args),
             )
         for path in fine_tuning.record.kept:
             say(f"theta_FB: {path.resolve()}")

@@ -15,18 +15,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from console import ArgumentParser, integer, number, run, say
+from console import ArgumentParser, InputError, integer, number, run, say
 from datasets import load
 from datasets.images import Images
 from models import DEFAULT, arch_name, build, checkpoint, paths
-from safe_io import sha256
+from safe_io import locked, sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
 from training.options import add_run_arguments, add_subset, argument_groups, parse
-from training.record import refuse_overwriting
-from training.resume import claim, remove_half_written, state_files
-from training.run import make_loaders, set_up
+from training.record import data_facts, refuse_overwriting
+from training.resume import claim, is_finished, remove_half_written, replace_advice, state_files
+from training.run import goes_on, make_loaders, set_up
 from training.schedule import SCHEDULERS
 
 # Classes of ILSVRC-2012.
@@ -69,29 +69,29 @@ def main(argv: list[str] | None = None) -> None:
         write_only_theta_r(args, path_r)
         return
 
-    with claim(path_a, vars(args)) as to_train:
-        if not to_train:
-            return
+    with claim(path_a, vars(args)) as record:
         train_set, val_set, classes = read_data(args)
         train_loader, val_loader = make_loaders(args, train_set, val_set, device)
 
         model = random_network(args, len(classes))
         # The settings of an interrupted run are compared later; until then its theta_r stays.
-        resuming = args.resume and bool(state_files(path_a))
-        sha256_r = distributed.on_first(lambda: write_theta_r(path_r, model, resuming=resuming))
-
-        facts = {"script": "pretrain_on_ImageNet.py", "classes": classes, "parent_sha256": sha256_r}
+        resuming = bool(record) or (goes_on(args) and bool(state_files(path_a)))
+        facts = {
+            "script": "pretrain_on_ImageNet.py",
+            **distributed.on_first(lambda: data_facts(train_set, val_set, classes)),
+            "parent_sha256": write_theta_r(args, path_r, model, resuming=resuming),
+        }
+        if is_finished(path_a, record, facts):
+            return
         with explain_errors(BATCH_ADVICE, compiled=args.compile):
-            pretraining = set_up(
-                args, model, train_loader, val_loader, path=path_a, device=device, facts=facts
-            )
+            pretraining = set_up(args, model, train_loader, path=path_a, device=device, facts=facts)
             fit(
                 pretraining,
                 train_loader,
                 val_loader,
                 val_interval=args.val_interval,
                 log_interval=args.log_interval,
-                resume=args.resume,
+                resume=goes_on(args),
             )
         say(f"theta_r: {path_r.resolve()}")
         for path in pretraining.record.kept:
@@ -120,20 +120,34 @@ def write_only_theta_r(args: argparse.Namespace, path_r: Path) -> None:
     """Write theta_r for the classes of --data_dir, of ImageNet where it is not given."""
     num_classes = len(read_data(args)[2]) if args.data_dir else args.max_classes or IMAGENET
     model = random_network(args, num_classes)
-    distributed.on_first(lambda: write_theta_r(path_r, model))
+    write_theta_r(args, path_r, model)
     say(f"theta_r: {path_r.resolve()}")
 
 
-def write_theta_r(path_r: Path, model: nn.Module, *, resuming: bool = False) -> str:
-    """Write the random initialisation and return its SHA-256; one of a run to resume stays."""
-    before = sha256(path_r) if path_r.is_file() else None
-    if resuming and before:
-        return before
-    remove_half_written(path_r)
-    written = checkpoint.write(path_r, model.state_dict())
-    if before not in (None, written):
-        say(f"{path_r} held other parameters; they are replaced by this theta_r")
-    return written
+def write_theta_r(
+    args: argparse.Namespace, path_r: Path, model: nn.Module, *, resuming: bool = False
+) -> str:
+    """Write the random initialisation; returns the SHA-256 of its file.
+
+    A file that holds it already stays, and so does that of a run to resume. Of several processes
+    the first one writes. Raises InputError where other parameters are there, without --overwrite.
+    """
+
+    def write() -> str:
+        # Of two runs with one theta_r the second finds what the first has written.
+        with locked(path_r, wait=True):
+            remove_half_written(path_r)
+            if path_r.exists():
+                if resuming or checkpoint.holds(path_r, model.state_dict()):
+                    return sha256(path_r)
+                if not args.overwrite:
+                    raise InputError(
+                        f"{path_r} holds other parameters than this theta_r; {replace_advice()}"
+                    )
+                say(f"{path_r} held other parameters; they are replaced by this theta_r")
+            return checkpoint.write(path_r, model.state_dict())
+
+    return distributed.on_first(write)
 
 
 if __name__ == "__main__":

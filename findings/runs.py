@@ -90,12 +90,12 @@ def make_start(setup: Setup, row: Planned) -> None:
     start, kind = setup.start_file(row), row.cells["start"].partition(":")
     if kind[0] == "theta_A":
         return
+    if kind[0] == "random":
+        if not start.exists():
+            pretrain_on_ImageNet.main(setup.random_words(row))  # locks it
+        return
     with locked(start, wait=True):
-        if start.exists():
-            return
-        if kind[0] == "random":
-            pretrain_on_ImageNet.main(setup.random_words(row))
-        else:
+        if not start.exists():
             words = ["-a", str(setup.theta_a(row)), "-o", str(start), "--seed", kind[2] or "0"]
             shuffle.main(words)
 

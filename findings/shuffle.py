@@ -15,6 +15,7 @@ import torch
 from console import ArgumentParser, InputError, integer, say
 from models import checkpoint, paths
 from models.checkpoint import Checkpoint
+from models.pretrained import check_finite
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"-o would replace {theta_a.path}, which is given as -a")
     if path.exists() and not args.overwrite:
         raise InputError(f"{path} exists; give another name, or add --overwrite")
+    check_finite(theta_a)
     checkpoint.write(path, shuffled(theta_a, args.seed))
     say(Path(path).resolve())
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from console import InputError, warn
+from console import InputError, offer, warn
 from models.blocks import AUXILIARY
 from models.checkpoint import Checkpoint, is_plain
 from models.comparison import check_same_network
@@ -58,7 +58,7 @@ def refuse(theta: Checkpoint, problems: tuple[str, ...], start: str) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(
             f"{theta.path}: {start}{problems[0]}{more}; python -m models {theta.path} lists "
-            "everything, and --ignore PATTERN leaves tensors out"
+            f"everything{offer(', and --ignore PATTERN leaves tensors out')}"
         )
 
 
@@ -118,19 +118,7 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"every layer of {b.path} has T < 1: normal for a network trained from theta_r; "
             "otherwise check that -r and -a are not exchanged"
         )
-    # Those that count have been looked at.
-    counted = {key for x in result.layers if not x.layer.is_classifier for key in x.layer.tensors}
-    for key, value in b.tensors.items():
-        if key in counted or not is_plain(value):
-            continue
-        # A view may repeat few numbers more often than fit into memory.
-        bytes_ = value.numel() * value.element_size()
-        if bytes_ > value.untyped_storage().nbytes():
-            continue
-        # Only NaN and infinity make the sum in float64 one.
-        if not math.isfinite(value.sum(dtype=torch.float64).item()):
-            warn(f"{b.path}: {key} holds NaN or infinity; the training may have diverged")
-            break
+    warn_of_not_finite(b)
     coarse = []
     for x in result.layers:
         if x.layer.is_classifier or not x.moved:
@@ -145,6 +133,21 @@ def warn_of_doubts(result: Result, a: Checkpoint, b: Checkpoint) -> None:
             f"{', '.join(coarse)} moved by less than ten rounding steps of the precision that "
             f"{a.path} or {b.path} is stored in; T of these layers is inexact"
         )
+
+
+def warn_of_not_finite(theta: Checkpoint) -> None:
+    """Warn where a tensor that does not count holds NaN or infinity; others are looked at later."""
+    for key, value in theta.tensors.items():
+        if key in theta.partition.counted or not is_plain(value):
+            continue
+        # A view may repeat few numbers more often than fit into memory.
+        bytes_ = value.numel() * value.element_size()
+        if bytes_ > value.untyped_storage().nbytes():
+            continue
+        # Only NaN and infinity make the sum in float64 one.
+        if not math.isfinite(value.sum(dtype=torch.float64).item()):
+            warn(f"{theta.path}: {key} holds NaN or infinity; the training may have diverged")
+            break
 
 
 def warn_of_left_out(
@@ -270,7 +273,7 @@ def warn_of_other_budgets(results: list[Result]) -> None:
     if len(epochs) > 1:
         warn(
             f"the best epochs of the files are not the same ({', '.join(epochs)}), and T falls "
-            "with every epoch: --keep last compares better"
+            "with every epoch: trained with --keep last, files compare better"
         )
 
 

@@ -7,14 +7,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from console import InputError, warn
+from console import InputError, offer, warn
 from models import ARCHS, TIMM, build, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.comparison import check_architecture, check_same_network
 from models.layers import NO_CHOICE, Choice, has_unknown_depth, identify, num_classes
 from safe_io import sha256
 
-from .checks import check_complete, check_known, warn_of_other_parent, warn_of_strangers
+from .checks import (
+    check_complete,
+    check_known,
+    warn_of_not_finite,
+    warn_of_other_parent,
+    warn_of_strangers,
+)
 
 SHIPPED = paths.CKPT_DIR / "shipped"
 SHIPPED_PLOT = paths.CKPT_DIR / "shipped_transferability.png"
@@ -109,6 +115,7 @@ def read_pair(
             f"own{told.format(head) if head else ''}"
         )
     warn_of_strangers(a)
+    warn_of_not_finite(a)
     if not a.partition.head and has_unknown_depth(a.partition):
         warn(
             f"{a.path} is {identify(a.partition)} without a classifier; no known network has this "
@@ -116,7 +123,9 @@ def read_pair(
         )
     if is_substitute:
         return Pair(substitute(r_name, arch, a), a, arch, is_substitute)
-    return Pair(read_r(paths.locate(r_name), a, subtree=subtree), a, arch, is_substitute)
+    r = read_r(paths.locate(r_name), a, subtree=subtree)
+    warn_of_not_finite(r)
+    return Pair(r, a, arch, is_substitute)
 
 
 def read_r(path: Path, a: Checkpoint, *, subtree: str | None = None) -> Checkpoint:
@@ -142,14 +151,15 @@ def substitute(name: str, arch: str, a: Checkpoint) -> Checkpoint:
     if not re.fullmatch("[0-9]{1,18}", seed):
         raise InputError(f"-r {name}: the seed must be a whole number (a file: ./{name})")
     if arch not in ARCHS and not arch.startswith(TIMM):
-        raise InputError(f"{a.path} is {arch}; -r {name} needs its name, add --arch")
+        raise InputError(f"{a.path} is {arch}; -r {name} needs its name{offer(', add --arch')}")
     torch.manual_seed(int(seed))
     theta_r = build(arch, num_classes(a.partition) or 1000).state_dict()
     r = Checkpoint(Path(name), theta_r, choice=a.choice).like(a)
     if r.tensors.keys().isdisjoint(theta_r):
         warn(
             f"{name} is drawn as torchvision initialises {arch}, but the keys of {a.path} are of "
-            "another library, whose initialisation may differ; for timm's add --arch timm/NAME"
+            "another library, whose initialisation may differ"
+            + offer("; for timm's add --arch timm/NAME")
         )
     check_same_network(a.partition, r.partition, name_a=str(a.path), name_other=name)
     return r

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from console import InputError
+from console import InputError, offer
 from safe_io import atomic_path
 
 from .results import Group, Result, read_record
@@ -137,7 +137,8 @@ def make_figure(panels: int, columns: int = COLUMNS, *, show: bool = False) -> t
     try:
         from matplotlib import figure as figures
     except ImportError as error:
-        raise InputError(f"no figure: {error}; install matplotlib or add --no_plot") from error
+        without = offer(" or add --no_plot")
+        raise InputError(f"no figure: {error}; install matplotlib{without}") from error
     create = figures.Figure
     if show:
         from matplotlib import pyplot

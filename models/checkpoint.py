@@ -142,6 +142,24 @@ def of_mapping(theta: Checkpoint | Mapping[str, Any], name: str) -> Checkpoint:
     return theta if isinstance(theta, Checkpoint) else of_content(theta, Path(name))
 
 
+def holds(path: Path, state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds exactly these tensors under these keys; False for an unreadable one."""
+    try:
+        content, _, _ = load(path)
+    except InputError:
+        return False
+    return (
+        isinstance(content, Mapping)
+        and content.keys() == state_dict.keys()
+        and all(is_same(content[key], value.cpu()) for key, value in state_dict.items())
+    )
+
+
+def is_same(x: Any, y: Tensor) -> bool:
+    """Whether `x` is a tensor of the same type, shape and values as `y`."""
+    return isinstance(x, Tensor) and x.dtype == y.dtype and torch.equal(x, y)
+
+
 def write(path: Path, state_dict: Mapping[str, Tensor]) -> str:
     """Write a plain state dict (CPU, contiguous), whole or not at all; return its SHA-256.
 

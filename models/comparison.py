@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from console import InputError
+from console import InputError, offer
 
 from . import ARCHS, TIMM, TORCHVISION, build
 from .checkpoint import Checkpoint, shapes_of
@@ -67,8 +67,9 @@ def layers_to_compare(r: Partition, a: Partition, b: Partition) -> tuple[list[La
     a, b, more = agree_on_head(a, b)
     if not a.family and not a.head and a.choice.head is None:
         raise InputError(
-            "nothing tells which weight is that of the classifier; add --head MODULE, or --head "
-            "none if there is none (python -m models FILE lists the weights)"
+            "nothing tells which weight is that of the classifier"
+            + offer("; add --head MODULE, or --head none if there is none")
+            + " (python -m models FILE lists the weights)"
         )
     further = list(dict.fromkeys([*further, *more]))
     layers = [
@@ -121,8 +122,8 @@ def agree_on_head(a: Partition, other: Partition) -> tuple[Partition, Partition,
         return a, other, []
     else:
         raise InputError(
-            f"{' and '.join(modules)} have other numbers of outputs in the files; add --head "
-            "MODULE for the one that is the classifier"
+            f"{' and '.join(modules)} have other numbers of outputs in the files"
+            + offer("; add --head MODULE for the one that is the classifier")
         )
     further = [key for key in differing if module_of(key) != module]
     return with_head(a, module), with_head(other, module), further
@@ -152,7 +153,7 @@ def architecture(theta: Checkpoint, wanted: str | None) -> str:
         raise InputError(f"{theta.path} is a {recognised}, not a {wanted}; leave --arch out")
     arch = wanted or recognised
     if arch not in ARCHS and not arch.startswith(TIMM):
-        raise InputError(f"{theta.path} is of no known network; name it with --arch")
+        raise InputError(f"{theta.path} is of no known network{offer('; name it with --arch')}")
     return arch
 
 
@@ -183,8 +184,8 @@ def advice(theta: Checkpoint, arch: str) -> str:
         return ""
     right = theta.network if theta.network in ARCHS else find_architecture(theta.shapes)
     if right and right != arch:
-        return f"; add --arch {right}"
-    return "; name its network with --arch (one of timm: timm/NAME)"
+        return offer(f"; add --arch {right}")
+    return offer("; name its network with --arch (one of timm: timm/NAME)")
 
 
 def find_architecture(shapes: Shapes) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from console import InputError, warn
+from console import InputError, offer, warn
 
 from .layers import Shapes, partition
 
@@ -50,7 +50,8 @@ def open_container(content: Mapping, path: Path, subtree: str) -> tuple[Mapping,
         if not keys:
             break
         if len(keys) > 1:
-            warn(f"{path} holds {', '.join(keys)}; using {keys[0]!r} (--subtree takes another)")
+            other = offer(" (--subtree takes another)")
+            warn(f"{path} holds {', '.join(keys)}; using {keys[0]!r}{other}")
         content, container = content[keys[0]], keys[0]
     return content, container, subtree
 
@@ -97,8 +98,8 @@ def take_network(tensors: Mapping[str, Tensor], shapes: Shapes, path: Path) -> d
     prefixes = networks(shapes)
     if len(prefixes) > 1:
         raise InputError(
-            f"{path} holds several networks: {names(x[:-1] for x in prefixes)}; choose one of "
-            "them with --subtree"
+            f"{path} holds several networks: {names(x[:-1] for x in prefixes)}"
+            + (offer("; choose one of them with --subtree") or "; save one of them by itself")
         )
     prefix = prefixes[0] if prefixes else common_prefix(shapes)
     behind = [key for key in shapes if not key.startswith(prefix)]

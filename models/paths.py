@@ -30,10 +30,10 @@ def locate(name: str) -> Path:
     path = path_of(name)
     # os.path, as pathlib raises OSError for a name that is too long.
     if os.path.isdir(path):
-        inside = next((f for f in SAVED if os.path.isfile(path / f)), None)
-        if inside is None:
+        inside = inside_of(path)
+        if inside == path:
             raise InputError(f"{path} is a folder; give a checkpoint file")
-        return path / inside
+        return inside
     if os.path.isfile(path):
         return path
     if os.path.exists(path):
@@ -49,6 +49,11 @@ def locate(name: str) -> Path:
     split_zip.join(archive, path)
     say(f"{path} unpacked from {archive}")
     return path
+
+
+def inside_of(path: Path) -> Path:
+    """Return the file of parameters in a folder; `path` where it is none, or holds none."""
+    return next((path / f for f in SAVED if os.path.isfile(path / f)), path)
 
 
 def path_of(name: str) -> Path:
@@ -70,8 +75,8 @@ def archive_of(path: Path) -> Path:
 def expand(names: Iterable[str]) -> list[str]:
     """Return the names, shell patterns replaced by their matches (in the folders of `locate`).
 
-    A file that occurs twice, under whatever spelling or link, is taken once. Raises InputError for
-    a pattern without a match.
+    A file that occurs twice, under whatever spelling or link, hard ones included, is taken once.
+    Raises InputError for a pattern without a match.
     """
     expanded = []
     for name in names:
@@ -83,9 +88,14 @@ def expand(names: Iterable[str]) -> list[str]:
         if not matches:
             raise InputError(f"no file matches {name}")
         expanded += sorted(matches)
-    files: dict[Path, str] = {}
+    files: dict[object, str] = {}
     for name in expanded:
-        files.setdefault(path_of(name).resolve(), name)
+        path = inside_of(path_of(name))
+        try:
+            status = os.stat(path)
+            files.setdefault((status.st_dev, status.st_ino), name)
+        except OSError:  # an archive stands for it, or nothing
+            files.setdefault(path.resolve(), name)
     return list(files.values())
 
 

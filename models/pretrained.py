@@ -19,14 +19,15 @@ from .vit import fit_to_image_size
 
 
 def check_finite(theta: Checkpoint) -> None:
-    """Raise InputError naming the first tensor that holds NaN or infinity."""
+    """Raise InputError naming the first tensor that holds NaN or infinity, or will in float32."""
     for key, value in theta.tensors.items():
-        # Types of eight bits have no isfinite.
-        if is_plain(value) and value.element_size() > 1 and not torch.isfinite(value).all():
-            raise InputError(
-                f"{theta.path}: {key} holds NaN or infinity; the training that wrote it has "
-                "diverged"
-            )
+        if not is_plain(value) or torch.isfinite(value.float()).all():
+            continue
+        if torch.isfinite(value).all():
+            raise InputError(f"{theta.path}: {key} holds numbers too large for float32")
+        raise InputError(
+            f"{theta.path}: {key} holds NaN or infinity; the training that wrote it has diverged"
+        )
 
 
 def load_pretrained(

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from console import InputError
+from console import InputError, offer
 
 from .dialects import POSITION
 
@@ -43,8 +43,8 @@ def fit_to_image_size(tensors: dict[str, Tensor], image_size: int) -> dict[str, 
     if positions < 2 or math.isqrt(positions - 1) ** 2 != positions - 1:
         raise InputError(
             f"{POSITION} has {positions} positions, which are not a class token and a square of "
-            "patches: it is another kind of ViT, with registers or a second token; for timm's "
-            "networks add --arch timm/NAME"
+            "patches: it is another kind of ViT, with registers or a second token"
+            + offer("; for timm's networks add --arch timm/NAME")
         )
     # torchvision's function writes into its argument.
     return interpolate_embeddings(image_size, patch, {**tensors})

@@ -336,7 +336,11 @@ def test_copy_is_no_seed(files, step_3, tmp_path):
 
 def test_one_file_under_several_spellings_is_one_seed(files, step_3, tmp_path):
     (tmp_path / "link.pth").symlink_to("b.pth")
+    (tmp_path / "saved").mkdir()
+    inside = tmp_path / "saved" / "pytorch_model.bin"
+    inside.hardlink_to(tmp_path / "b.pth")
     spellings = (tmp_path / "link.pth", f"{tmp_path}/./b.pth", "-b", tmp_path / "b.pth")
+    spellings += (inside, inside.parent)
     ran = step_3(*files, *spellings, "--group", "--no_plot")
     assert (ran.returncode, ran.stderr) == (2, "error: --group needs two files of -b at least\n")
 

@@ -17,6 +17,7 @@ from console import (
     SaidByFirst,
     integer,
     number,
+    offer,
     one_line,
     run,
     say,
@@ -275,3 +276,21 @@ def test_help_shows_defaults_and_the_description_as_written(capsys):
     # That an option is off unless it is given need not be said.
     assert re.search(r"where\n.*print nothing\n", out)
     assert "\n    indented as it is\n" in out
+
+
+def test_advice_is_that_of_the_users_own_command(capsys):
+    """A study runs the scripts, whose options it does not have."""
+
+    def inner():
+        ArgumentParser("A script.").add_argument("--overwrite", action="store_true")
+        raise InputError(f"there is x.pth{offer(', add --overwrite')}{offer(', or --out')}")
+
+    def outer():
+        ArgumentParser("A study.").add_argument("--out")
+        return run(inner)
+
+    assert run(inner) == run(outer) == 2
+    assert capsys.readouterr().err == (
+        "error: there is x.pth, add --overwrite\nerror: there is x.pth, or --out\n"
+    )
+    assert offer("--anything") == "--anything"  # to a reader who calls from Python

@@ -138,6 +138,11 @@ def test_shuffled_start_replaces_nothing_unasked(task, tmp_path, capsys):
     assert shuffle("-a", task / "a.pth", "-o", out, "--overwrite") == 0
     assert shuffle("-a", out, "-o", out, "--overwrite") == 2
     assert "which is given as -a" in capsys.readouterr().err
+    theta = torch.load(task / "a.pth")
+    theta["bn1.running_var"][0] = torch.nan
+    torch.save(theta, tmp_path / "nan.pth")
+    assert shuffle("-a", tmp_path / "nan.pth", "-o", tmp_path / "other.pth") == 2
+    assert "nan.pth: bn1.running_var holds NaN or infinity" in capsys.readouterr().err
 
 
 # Layers set back

@@ -401,6 +401,8 @@ DOES_NOT_FIT = {
              r"conv1\.weight is int8; dequantise"),
     "float8": (lambda: changed("conv1.weight", lambda x: x.to(torch.float8_e4m3fn)), "resnet50_w8",
                r"conv1\.weight is float8_e4m3fn; dequantise"),
+    "float64": (lambda: changed("bn1.weight", lambda x: x.double() * 1e300), "resnet50_w8",
+                r"a\.pth: bn1\.weight holds numbers too large for float32"),
     "nan": (lambda: changed("bn1.running_var", lambda x: x / 0), "resnet50_w8",
             r"a\.pth: bn1\.running_var holds NaN or infinity"),
 }  # fmt: skip

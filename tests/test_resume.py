@@ -1,14 +1,20 @@
 """An interrupted run goes on as if nothing had happened: the same numbers, bit for bit."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from loops import (
     Batches,
     new_run,
@@ -23,8 +29,8 @@ from torch import nn
 from console import InputError, Interrupted
 from safe_io import Busy, locked, sha256, sibling
 from training import distributed
-from training.record import Record
-from training.resume import ResumeFile, claim, stoppable
+from training.record import COLUMNS, Record
+from training.resume import ResumeFile, claim, is_finished, stoppable
 
 
 class Killed(BaseException):
@@ -167,6 +173,84 @@ def test_state_cut_short_gives_way_to_the_one_before(path, straight, at, save_mi
     train(path, resume=True)
     assert "going back to the one before" in capsys.readouterr().err
     assert_same_run(path, straight)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run of `train` that was killed in its third epoch."""
+    path = tmp_path_factory.mktemp("interrupted") / "x.pth"
+    killed(path, 15)
+    return path
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), old=st.booleans())
+def test_a_single_flipped_bit_is_noticed_wherever_it_is(interrupted, place, bit, old):
+    """In tensors, in the archive around them, and in the checksum itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(interrupted.parent, folder, dirs_exist_ok=True)
+        file = Path(folder) / "x.resume"
+        content = bytearray(file.read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        file.write_bytes(content)
+        if old:
+            sibling(file.with_name("x.pth"), ".resume.prev").write_bytes(content)
+        error = io.StringIO()
+        with contextlib.redirect_stderr(error):
+            found = ResumeFile(file.with_name("x.pth"), config={}, save_minutes=10)
+            if old:
+                with pytest.raises(
+                    InputError, match=r"x.resume and .*x.resume.prev, damaged; start"
+                ):
+                    found.load()
+                assert error.getvalue() == ""
+            else:
+                assert found.load()["counters"]["epoch"] == 1
+                assert "x.resume is damaged; going back to the one before" in error.getvalue()
+
+
+def test_state_without_a_checksum_is_read(interrupted, path):
+    """As it was before there were any."""
+    torch.save({**state(interrupted), "images": None}, sibling(path, ".resume"))
+    assert ResumeFile(path, config={}, save_minutes=10).load()["counters"]["epoch"] == 2
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(("at", "save_minutes"), [(13, 10), (3, 0), (8, 0), (12, 0), (18, 0)])
+def test_run_goes_on_bit_for_bit_after_a_flipped_bit(path, straight, at, save_minutes, capsys):
+    killed(path, at, save_minutes=save_minutes)
+    flip_a_bit(sibling(path, ".resume"))
+    killed(path, 2, save_minutes=save_minutes, resume=True)  # again, on the way
+    assert "going back to the one before" in capsys.readouterr().err
+    train(path, resume=True)
+    assert_same_run(path, straight)
+
+
+def test_checkpoint_of_a_later_epoch_that_does_not_come_again_is_refused(path):
+    """As may be on a GPU; else X.json would describe other parameters than those of X.pth."""
+
+    def add(record, epoch, accuracy):
+        row = dict.fromkeys(COLUMNS, 0) | {"epoch": epoch, "val_acc": accuracy}
+        record.add(row)
+        record.write({"x": torch.tensor(epoch)}, unreadable=0, last=False)
+
+    first = Record(path, keep="best", facts={})
+    add(first, 1, 10.0)
+    before = first.state()
+    before["rows"] = list(before["rows"])
+    add(first, 2, 20.0)
+    again = Record(path, keep="best", facts={})
+    again.restore(before, at_epoch_end=False)
+    with pytest.raises(InputError, match=r"x.pth is of epoch 2 .* start anew with --overwrite"):
+        add(again, 2, 5.0)
+    again = Record(path, keep="best", facts={})
+    again.restore(before, at_epoch_end=False)
+    add(again, 2, 15.0)  # it may be of a later epoch than the state
+    assert torch.load(path)["x"] == 2
 
 
 def test_damaged_state_does_not_replace_the_good_one_before(path):
@@ -322,11 +406,11 @@ def test_processes_that_do_not_write_are_never_due_to_save(path, monkeypatch):
 
 
 def claimed(path, *, within=nothing, **options):
-    """What `claim` says of a run with these options; `within` is called while it is claimed."""
+    """What `claim` yields for a run with these options; `within` is called while it is claimed."""
     settings = {"keep": "best", "resume": False, "overwrite": False, **options}
-    with claim(path, settings) as to_train:
+    with claim(path, settings) as record:
         within()
-        return to_train
+        return record
 
 
 def test_unfinished_run_needs_a_decision(path):
@@ -334,22 +418,90 @@ def test_unfinished_run_needs_a_decision(path):
     file.write_bytes(b"state")
     with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
         claimed(path)
-    assert claimed(path, resume=True)
-    assert file.exists()
-    assert claimed(path, overwrite=True)
-    assert not file.exists()
+    assert claimed(path, resume=True) == {}
+    assert claimed(path, overwrite=True) == claimed(path, overwrite=True, resume=True) == {}
+    assert file.read_bytes() == b"state"  # until there is something to train with
 
 
 def test_finished_run_is_left_alone(path, capsys):
     train(path)
-    assert not claimed(path, keep="both", resume=True)
-    assert "is finished; nothing to do" in capsys.readouterr().out
-    assert claimed(path)
-    assert "exists; it is replaced when" in capsys.readouterr().out
+    capsys.readouterr()
+    assert claimed(path, keep="both", resume=True)["finished"]
+    for keep in ("best", "last", "both"):
+        with pytest.raises(
+            InputError, match=r"x.pth exists already; give another name, or add --o"
+        ):
+            claimed(path, keep=keep)
+    assert claimed(path, keep="both", overwrite=True, resume=True) == {}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("/")[2].partition(";")[0] for line in lines] == [
+        "x.pth exists",
+        "x_last.pth exists",
+    ]
+
+
+@pytest.mark.parametrize("ending", [".pth", "_last.pth"])
+@pytest.mark.parametrize("change", ["gone", "changed", "unfinished", "no record"])
+def test_files_without_a_finished_run_are_not_replaced_unasked(path, ending, change):
+    """Whether --resume is given or not."""
+    train(path)
+    file = sibling(path, ending)
+    record = file.with_suffix(".json")
+    if change == "gone":
+        file.unlink()
+    elif change == "changed":
+        file.write_bytes(b"other")
+    elif change == "no record":
+        record.unlink()
+    else:
+        record.write_text(json.dumps({**json.loads(record.read_text()), "finished": False}))
+    for resume in (True, False):
+        with pytest.raises(InputError, match=r"pth exists .*; give another name, or add --overw"):
+            claimed(path, keep="both", resume=resume)
+
+
+def test_finished_run_with_other_options_is_refused(path):
+    train(path)
+    record = sibling(path, ".json")
+    content = json.loads(record.read_text())
+    content["args"] |= {"lr": 0.1, "r": None}
+    record.write_text(json.dumps(content))
+    assert claimed(path, keep="both", resume=True, lr=0.1, r=None, seed=3)  # of no seed it knows
+    for options in ({"lr": 0.2}, {"r": "r.pth"}):
+        with pytest.raises(InputError, match=r"of a finished run with another (lr|r) .*--overwr"):
+            claimed(path, **{"keep": "both", "resume": True, "lr": 0.1, "r": None, **options})
+
+
+def test_finished_run_on_other_data_is_refused_or_warned_of(path, capsys):
+    images = {"folder": "/data", "files": "1", "times": "1"}
+    record = {"classes": ["a", "b"], "train_images": 3, "parent_sha256": "1", "images": images}
+    for other, message in (
+        ({"classes": ["a", "c"]}, r"another list of classes \(b, now c\)"),
+        ({"classes": ["a", "b", "c"]}, r"another list of classes \(2, now 3\)"),
+        ({"train_images": 4}, r"another train_images \(3, now 4\)"),
+        ({"parent_sha256": "2"}, "another parent_sha256"),
+    ):
+        with pytest.raises(InputError, match=message):
+            is_finished(path, record, {**record, **other})
+    assert capsys.readouterr().err == ""
+    for other, message in (
+        ({}, ""),
+        ({"folder": "/copy", "times": "2"}, ""),
+        ({"times": "2"}, "have been written again since: their times differ"),
+        ({"files": "2"}, "are others now: their names, sizes or labels differ"),
+    ):
+        assert is_finished(path, record, {**record, "images": {**images, **other}})
+        captured = capsys.readouterr()
+        assert "is finished; nothing to do" in captured.out
+        assert (message in captured.err) if message else captured.err == ""
+    del record["images"]  # as in a record of before
+    assert is_finished(path, record, {**record, "images": images})
+    assert capsys.readouterr().err == ""
+    assert not is_finished(path, {}, record)
 
 
 def test_nothing_to_resume_is_said(path, capsys):
-    assert claimed(path, resume=True)
+    assert claimed(path, resume=True) == {}
     assert "to resume from; starting anew" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from loops import read_csv
 
 import cal_transferability
 import evaluate
+import findings.shuffle
 import finetune
 import pretrain_on_ImageNet
 from console import run
@@ -112,8 +114,10 @@ def test_record_has_exactly_the_documented_keys(trained):
     assert set(record) == set(
         "script args arch classes train_images val_images unreadable epochs steps sum_lr kept "
         "kept_epoch best_epoch best_val_acc last_val_acc val_acc train_loss seed sha256 "
-        "parent_sha256 versions device seconds finished processes last_batch code date".split()
+        "parent_sha256 versions device seconds finished processes last_batch code date "
+        "images".split()
     )
+    assert record["images"].keys() == {"folder", "files", "times"}
     assert record["classes"] == ["bar", "cross", "diamond", "disc"]
     assert (record["train_images"], record["val_images"], record["unreadable"]) == (240, 60, 0)
     assert (record["epochs"], record["steps"], record["finished"]) == (3, 36, True)
@@ -146,7 +150,7 @@ def test_same_seed_gives_the_same_file_whatever_the_workers(images, tmp_path):
         assert pretrain(images, tmp_path / name, "--num_workers", workers) == 0
         sums.append(sha256(tmp_path / name / "a.pth"))
     assert sums[0] == sums[1]
-    assert pretrain(images, tmp_path / "one", "--seed", 1) == 0
+    assert pretrain(images, tmp_path / "one", "--seed", 1, "--overwrite") == 0
     assert sha256(tmp_path / "one" / "a.pth") != sums[0]
 
 
@@ -419,6 +423,24 @@ def test_theta_r_that_cannot_be_is_refused_or_warned_of(images, trained, tmp_pat
     assert "a.pth was not trained from" in capsys.readouterr().err
 
 
+def test_options_that_the_script_lacks_are_not_advised(images, trained, tmp_path, capsys):
+    """Of unknown tensors, and of several networks in a file; step 3 and evaluate.py have both."""
+    theta = torch.load(trained / "a.pth")
+    strange, two = tmp_path / "strange.pth", tmp_path / "two.pth"
+    torch.save({**theta, "layer1.0.adapter.weight": torch.zeros(8, 8)}, strange)
+    torch.save({f"{x}.{key}": value for x in ("one", "two") for key, value in theta.items()}, two)
+    files = ("-a", trained / "a.pth", "-b", trained / "b.pth", "--no_plot")
+    code = call(cal_transferability, "-r", strange, *files)
+    assert_refused(code, capsys, "python -m models .*, and --ignore PATTERN leaves tensors out")
+    assert tune(images, trained, tmp_path, "-r", strange) == 2
+    error = capsys.readouterr().err
+    assert "lists everything" in error
+    assert "--ignore" not in error
+    assert_refused(tune(images, trained, tmp_path, "-a", two), capsys, "of them with --subtree")
+    code = call(findings.shuffle, "-a", two, "-o", tmp_path / "s.pth")
+    assert_refused(code, capsys, "holds several networks: one, two; save one of them by itself")
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "error", "message"),
     [
@@ -475,11 +497,135 @@ def test_theta_r_of_an_interrupted_run_is_not_replaced(images, tmp_path, capsys,
     assert sha256(tmp_path / "r.pth") == before
 
 
-def test_replacing_another_theta_r_is_said(tmp_path, capsys):
-    command = ("--max_epoch", 0, "--arch", "resnet50_w8", "-r", tmp_path / "r.pth")
-    for seed, said in ((0, False), (0, False), (1, True)):
-        assert call(pretrain_on_ImageNet, *command, "--seed", seed) == 0
-        assert ("r.pth held other parameters" in capsys.readouterr().out) is said
+def test_another_theta_r_is_replaced_only_if_asked_for(tmp_path, capsys):
+    r = tmp_path / "r.pth"
+    command = ("--max_epoch", 0, "--arch", "resnet50_w8", "-r", r)
+    assert call(pretrain_on_ImageNet, *command) == 0
+    torch.save(dict(torch.load(r)), r, _use_new_zipfile_serialization=False)
+    before = r.read_bytes()
+    assert call(pretrain_on_ImageNet, *command) == 0  # the same parameters in other bytes stay
+    assert r.read_bytes() == before
+    for other in (("--seed", 1), ("--arch", "resnet18"), ("--resume", "--seed", 1)):
+        code = call(pretrain_on_ImageNet, *command, *other)
+        assert_refused(code, capsys, "r.pth holds other parameters .* name, or add --overwrite")
+        assert r.read_bytes() == before
+    assert call(pretrain_on_ImageNet, *command, "--seed", 1, "--overwrite") == 0
+    assert "r.pth held other parameters" in capsys.readouterr().out
+    r.write_bytes(b"something else")
+    assert_refused(call(pretrain_on_ImageNet, *command), capsys, "r.pth holds other parameters")
+
+
+def test_second_pretraining_leaves_theta_r_and_theta_a_of_the_first(images, tmp_path, capsys):
+    assert pretrain(images, tmp_path, "--max_steps", 1) == 0
+    before = {file.name: sha256(file) for file in tmp_path.iterdir() if file.suffix != ".lock"}
+    other = ("--max_steps", 1, "--seed", 1)
+    for extra in ((), ("--resume",)):
+        code = pretrain(images, tmp_path, *other, *extra)
+        assert_refused(code, capsys, "a.pth (exists|is of a finished run with another seed)")
+    code = pretrain(images, tmp_path, *other, **{"-a": tmp_path / "other.pth"})
+    assert_refused(code, capsys, "r.pth holds other parameters")
+    assert {f.name: sha256(f) for f in tmp_path.iterdir() if f.suffix != ".lock"} == before
+    # Another theta_A of the same theta_r is a legitimate run.
+    assert pretrain(images, tmp_path, "--max_steps", 2, **{"-a": tmp_path / "other.pth"}) == 0
+    assert sha256(tmp_path / "r.pth") == before["r.pth"]
+
+
+@pytest.mark.slow
+def test_of_two_pretrainings_at_once_only_one_writes_theta_r(tmp_path):
+    command = [sys.executable, ROOT / "pretrain_on_ImageNet.py", "--max_epoch", "0"]
+    command += ["--arch", "resnet50_w8", "-r", tmp_path / "r.pth", "--seed"]
+    runs = [
+        subprocess.Popen([*map(str, command), seed], stderr=subprocess.PIPE, text=True)
+        for seed in "12"
+    ]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    first = [run.returncode for run in runs].index(0)
+    assert runs[1 - first].returncode == 2
+    assert "r.pth holds other parameters" in errors[1 - first]
+    torch.manual_seed(first + 1)
+    fresh = build("resnet50_w8", 1000).state_dict()
+    assert torch.equal(torch.load(tmp_path / "r.pth")["conv1.weight"], fresh["conv1.weight"])
+
+
+def test_finished_run_is_compared_with_the_data_and_the_parent(images, tmp_path, capsys):
+    """Whatever folder they are in."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(images, data)
+    out.mkdir()
+    assert pretrain(images, out, "--max_steps", 1) == 0
+    before = sha256(out / "a.pth")
+
+    def again(folder, *options):
+        capsys.readouterr()
+        code = pretrain(folder, out, "--max_steps", 1, "--resume", *options)
+        assert sha256(out / "a.pth") == before
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    for folder in (images, data):  # the same, and a copy of it
+        code, printed, error = again(folder)
+        assert (code, error) == (0, "")
+        assert printed.endswith(f"{out / 'a.pth'} is finished; nothing to do\n")
+    (out / "r.pth").unlink()
+    assert again(data)[0] == 0
+    assert (out / "r.pth").exists()  # it is written again
+
+    some = sorted(data.glob("task_a/train/*/*"))[0]
+    some.write_bytes(some.read_bytes() + b" ")
+    code, printed, error = again(data)
+    assert (code, "is finished; nothing to do" in printed) == (0, True)
+    assert "the images that " in error
+    assert "their names, sizes or labels differ" in error
+    some.unlink()
+    code, _, error = again(data)
+    assert code == 2
+    assert "another train_images (240, now 239)" in error
+    some.parent.rename(some.parent.with_name("zebra"))
+    for folder in data.glob("task_a/val/*"):
+        if folder.name == some.parent.name:
+            folder.rename(folder.with_name("zebra"))
+    code, _, error = again(data)
+    assert code == 2
+    assert "another list of classes" in error
+    assert again(tmp_path / "nowhere")[0] == 2
+
+
+def test_images_written_again_before_a_run_is_resumed_are_said(
+    images, tmp_path, capsys, monkeypatch
+):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        assert pretrain(data, tmp_path) == 128 + signal.SIGTERM
+    os.utime(sorted(data.glob("task_a/train/*/*"))[0], (1, 1))
+    capsys.readouterr()
+    assert pretrain(data, tmp_path, "--resume") == 0
+    captured = capsys.readouterr()
+    assert "resuming in epoch 1, after iteration 3" in captured.out
+    assert "have been written again since: their times differ" in captured.err
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_overwrite_wins_over_resume(images, tmp_path, capsys, monkeypatch, finished):
+    with monkeypatch.context() as patch:
+        if not finished:
+            interrupt_at(patch, 3)
+        assert pretrain(images, tmp_path) == (0 if finished else 128 + signal.SIGTERM)
+    both = ("--resume", "--overwrite")
+    # A command that cannot be carried out costs nothing.
+    before = {f.name: sha256(f) for f in tmp_path.iterdir() if f.suffix != ".lock"}
+    assert pretrain(tmp_path / "nowhere", tmp_path, *both) == 2
+    assert {f.name: sha256(f) for f in tmp_path.iterdir() if f.suffix != ".lock"} == before
+    capsys.readouterr()
+    assert pretrain(images, tmp_path, *both, "--seed", 1) == 0
+    printed = capsys.readouterr().out
+    assert "resuming" not in printed
+    assert "epoch 1/1  step 4" in printed
+    assert outputs(tmp_path) == ["a.csv", "a.json", "a.pth", "r.pth"]
+    (tmp_path / "fresh").mkdir()
+    assert pretrain(images, tmp_path / "fresh", "--seed", 1) == 0
+    assert sha256(tmp_path / "a.pth") == sha256(tmp_path / "fresh" / "a.pth")
 
 
 def test_input_is_never_overwritten(images, trained, tmp_path, capsys):
@@ -513,7 +659,9 @@ def test_damaged_theta_a_is_one_line_and_writes_nothing(images, trained, tmp_pat
 
 def test_failed_run_leaves_the_file_of_an_earlier_one(images, trained, tmp_path, capsys):
     (tmp_path / "b.pth").write_bytes(b"earlier")
-    assert tune(images, trained, tmp_path, "--lr", "1e30", "--max_epoch", "3") == 2
+    options = ("--lr", "1e30", "--max_epoch", "3")
+    assert_refused(tune(images, trained, tmp_path, *options), capsys, "b.pth exists already; give")
+    assert tune(images, trained, tmp_path, *options, "--overwrite") == 2
     captured = capsys.readouterr()
     assert "exists; it is replaced when the first epoch to keep is complete" in captured.out
     assert "the loss is not finite since epoch" in captured.err

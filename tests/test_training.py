@@ -215,6 +215,37 @@ def test_loss_that_is_not_finite_names_its_first_iteration_and_saves_nothing(tmp
     assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
 
 
+class Overflowing(nn.Module):
+    """Its logits are normal in training, and `factor` times as large otherwise."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.linear, self.factor = nn.Linear(48, 3), factor
+        nn.init.zeros_(self.linear.weight)
+        self.linear.bias.data = torch.tensor([0.5, 0.0, -0.5])
+
+    def forward(self, images):
+        return self.linear(images.flatten(1)) * (1 if self.training else self.factor)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        math.inf,
+        1e38,  # of the sum over the images alone
+    ],
+)
+def test_validation_loss_that_overflows_is_called_that(tmp_path, factor):
+    """It is no NaN of the training, and evaluate.py has no learning rate."""
+    path = tmp_path / "x.pth"
+    model = Overflowing(factor)
+    with pytest.raises(InputError, match=r"^the validation loss of epoch 1 overflows, .*--lr"):
+        fit_batches(path, model=model, lr=1e-9)
+    assert not path.exists()
+    with pytest.raises(InputError, match=r"^the loss overflows although all parameters ar[^-]*$"):
+        evaluate(model, Batches(random_batches()), precision=None, device=CPU)
+
+
 def test_log_interval_prints_iterations_only_when_asked(tmp_path, capsys):
     for interval, lines in ((None, 0), (2, 4)):
         fit_batches(tmp_path / "x.pth", batches=random_batches(4), log_interval=interval)

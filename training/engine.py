@@ -118,20 +118,24 @@ def evaluate(
     *,
     precision: torch.dtype | None,
     device: torch.device,
-    epoch: int = 0,
+    epoch: int | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy, and accuracy in per cent, over all images of all processes."""
+    """Mean cross-entropy, and accuracy in per cent, over all images of all processes.
+
+    epoch: as for `Tally.read_evaluation`, which raises InputError where the loss is not finite.
+    """
     network.eval()
     tally = Tally(device)
-    for images, labels in Progress(len(loader), f"epoch {epoch + 1}, validation", loader=loader):
+    name = "evaluation" if epoch is None else f"epoch {epoch + 1}, validation"
+    for images, labels in Progress(len(loader), name, loader=loader):
         with mixed_precision(device, precision):
             logits = network(images)
             loss = F.cross_entropy(logits, labels)
         tally.add(loss, logits, labels)
         tally.iterations += 1
         after_batch()
-    return tally.read(epoch, all_processes=True)
+    return tally.read_evaluation(epoch)
 
 
 def iteration_line(run: Run, iterations: int) -> str:

@@ -2,20 +2,23 @@
 
 import csv
 import functools
+import hashlib
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from console import InputError
+from console import InputError, offer, warn
+from datasets.images import ImageArray, ImageFiles, Images
 from models import checkpoint
 from safe_io import atomic_write, sha256, sibling
 
@@ -72,7 +75,7 @@ class Record:
     cent.
 
     facts: the part of X.json known before training (script, args, arch, classes, train_images,
-        val_images, seed, parent_sha256, device, processes, last_batch).
+        val_images, images, seed, parent_sha256, device, processes, last_batch).
     measure: adds a column with the overall T to X.csv, and X_layers.csv with a row per layer
         (LAYER_COLUMNS without the first three).
     """
@@ -92,6 +95,8 @@ class Record:
         self.rows: list[dict[str, Any]] = []
         # Checkpoint -> (its epoch, its SHA-256, "best" or "last").
         self.kept: dict[Path, tuple[int, str, str]] = {}
+        # Checkpoint -> its epoch, where the run has gone back to a state before that.
+        self.ahead: dict[Path, int] = {}
         self.start = time.monotonic()
 
     @property
@@ -115,6 +120,12 @@ class Record:
         for kept, path in outputs(self.path, self.keep).items():
             if last if kept == "last" else self.best is self.rows[-1]:
                 self.keep_parameters(path, kept, state_dict, unreadable)
+        for path, epoch in self.ahead.items():
+            if self.rows[-1]["epoch"] >= epoch:
+                raise InputError(
+                    f"{path} is of epoch {epoch} as it was before the run went back to an older "
+                    f"state; that epoch has not come out the same: {start_anew()}"
+                )
         columns = (*COLUMNS, *(["transferability"] if self.measure else []))
         atomic_write(sibling(self.path, ".csv"), as_csv(columns, self.rows))
         if self.measure:
@@ -127,6 +138,7 @@ class Record:
     def keep_parameters(self, path: Path, kept: str, state_dict: Mapping, unreadable: int) -> None:
         """Write the parameters of the newest row, and the JSON that describes them."""
         digest = checkpoint.write(path, state_dict)
+        self.ahead.pop(path, None)
         self.kept[path] = (self.rows[-1]["epoch"], digest, kept)
         self.write_json(path, unreadable, finished=False)
 
@@ -149,11 +161,15 @@ class Record:
             rewritten = at_epoch_end and (
                 epoch == self.rows[-1]["epoch"] or self.best is self.rows[-1]
             )
-            if not rewritten and not (path.is_file() and sha256(path) == digest):
+            if rewritten or (path.is_file() and sha256(path) == digest):
+                continue
+            later = kept_epoch(path)
+            if later <= self.rows[-1]["epoch"]:
                 raise InputError(
                     f"{path} is not the file that the run kept at epoch {epoch}; put it back, or "
-                    "start anew with --overwrite"
+                    f"{start_anew()}"
                 )
+            self.ahead[path] = later
 
     def write_json(self, path: Path, unreadable: int, *, finished: bool) -> None:
         """Write X.json for the checkpoint X.pth."""
@@ -180,6 +196,76 @@ class Record:
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         atomic_write(sibling(path, ".json"), json.dumps(description, indent=1) + "\n")
+
+
+def start_anew() -> str:
+    """The way out for a run that cannot go on; a study has no --overwrite."""
+    return offer("start anew with --overwrite") or "remove the files of the run to start anew"
+
+
+def kept_epoch(path: Path) -> int:
+    """Epoch of a checkpoint by the record beside it; 0 without one, or where that is of another."""
+    try:
+        record = json.loads(sibling(path, ".json").read_text(encoding="utf-8"))
+        return int(record["kept_epoch"]) if record["sha256"] == sha256(path) else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def data_facts(train_set: Images, val_set: Images, classes: Sequence[str]) -> dict[str, Any]:
+    """What X.json says of the data: classes, numbers of images, and what tells them from others.
+
+    images: the folder that holds the files of both splits; SHA-256 of their names in it, sizes and
+    labels (`files`), which a copy has, too; and of their times of change (`times`). Of pixels in
+    memory the bytes are taken.
+    """
+    files, times = hashlib.sha256(), hashlib.sha256()
+    splits = (train_set, val_set)
+    paths = [p for split in splits if isinstance(split, ImageFiles) for p in split.paths.tolist()]
+    # The folders that the first and the last have in common are common to all.
+    folder = os.path.commonpath([min(paths), max(paths)]) if paths else b""
+    for path in paths:
+        try:
+            status = os.stat(path)
+            size, time_ = status.st_size, status.st_mtime_ns
+        except OSError:
+            size = time_ = -1
+        files.update(b"%b\0%d\n" % (path[len(folder) :], size))
+        times.update(b"%d\n" % time_)
+    for split in splits:
+        files.update(split.labels.numpy().tobytes())
+        if isinstance(split, ImageArray):
+            files.update(split.pixels.numpy().data)
+    return {
+        "classes": list(classes),
+        "train_images": len(train_set),
+        "val_images": len(val_set),
+        "images": {
+            "folder": os.fsdecode(os.path.realpath(folder)),
+            "files": files.hexdigest(),
+            "times": times.hexdigest(),
+        },
+    }
+
+
+def warn_of_other_images(
+    path: Path, before: Mapping[str, str] | None, now: Mapping[str, str] | None, *, advice: str = ""
+) -> None:
+    """Warn where the images have changed since X.pth was trained on them.
+
+    before, now: `images` of `data_facts`, None where they are not known. A copy of the images in
+    another folder is as good, whatever its times.
+    """
+    if not before or not now:
+        return
+    same_folder = before["folder"] == now["folder"]
+    if before["files"] != now["files"]:
+        fault = "are others now: their names, sizes or labels differ"
+    elif same_folder and before["times"] != now["times"]:
+        fault = "have been written again since: their times differ"
+    else:
+        return
+    warn(f"the images that {path} was trained on {fault}{advice}")
 
 
 def as_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:

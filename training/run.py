@@ -16,7 +16,7 @@ from datasets.loader import Loader, make_loader
 
 from . import distributed
 from .device import choose_precision
-from .record import Measure, Record, device_name
+from .record import Measure, Record, device_name, warn_of_other_images
 from .resume import MAY_CHANGE, ResumeFile
 from .schedule import Schedule, make_optimizer
 from .tally import Tally
@@ -45,7 +45,6 @@ def set_up(
     args: argparse.Namespace,
     model: nn.Module,
     train_loader: Loader,
-    val_loader: Loader,
     *,
     path: Path,
     device: torch.device,
@@ -55,16 +54,14 @@ def set_up(
 ) -> "Run":
     """The run that the command line describes, with `model` on its device.
 
-    path: the checkpoint X.pth to write, claimed by the caller. facts: script, classes and
-    parent_sha256, for X.json. measure: T after every epoch; sha256_r: of the theta_r that it is
-    measured from. Nine parameters: all that a script has prepared.
+    path: the checkpoint X.pth to write, claimed by the caller. facts: script, parent_sha256 and
+    those of the data, for X.json. measure: T after every epoch; sha256_r: of the theta_r that it is
+    measured from. A state that --overwrite gives up is deleted.
     """
     facts = {
         **facts,
         "args": vars(args),
         "arch": args.arch,
-        "train_images": train_loader.num_images,
-        "val_images": val_loader.num_images,
         "seed": args.seed,
         "device": device_name(device),
         "processes": distributed.world_size(),
@@ -80,18 +77,26 @@ def set_up(
     model.to(device, memory_format=torch.channels_last)
     config = same_when_resumed(args, facts, sha256_r)
     measure = measure if distributed.rank() == 0 else None  # where the record is written
+    file = ResumeFile(path, config=config, save_minutes=args.save_minutes)
+    if not goes_on(args):
+        file.remove()
     return Run(
         model=model,
         optimizer=make_optimizer(args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay),
         schedule=schedule_of(args, steps_per_epoch=len(train_loader)),
         record=Record(path, keep=args.keep, facts=facts, measure=measure),
-        file=ResumeFile(path, config=config, save_minutes=args.save_minutes),
+        file=file,
         device=device,
         seed=args.seed,
         precision=choose_precision(args.amp, device),
         accumulate=args.accumulate,
         compiled=args.compile,
     )
+
+
+def goes_on(args: argparse.Namespace) -> bool:
+    """Whether a state that is there is taken up: --overwrite wins over --resume."""
+    return args.resume and not args.overwrite
 
 
 def warn_of_short_batch(last_batch: int, batch_size: int) -> None:
@@ -256,6 +261,7 @@ class Run:
             "counters": {key: getattr(self, key) for key in COUNTERS},
             "tally": self.tally.state(),
             "record": self.record.state(),
+            "images": self.record.facts.get("images"),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -277,6 +283,8 @@ class Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over `state`. Raises InputError where a checkpoint kept before has changed."""
+        # Missing in the state of an older version.
+        warn_of_other_images(self.record.path, state.get("images"), self.record.facts.get("images"))
         for key, value in state["counters"].items():
             setattr(self, key, value)
         self.tally.restore(state["tally"])

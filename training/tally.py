@@ -1,5 +1,6 @@
 """Loss and accuracy of an epoch, counted on the device."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ class Tally:
     def __init__(self, device: torch.device) -> None:
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=device)
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
-        # First iteration, from 1, whose loss was not finite.
+        # First iteration, from 1, whose loss, or the sum with it, was not finite.
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.images = torch.zeros((), dtype=torch.int64, device=device)
         self.iterations = 0
@@ -28,7 +29,7 @@ class Tally:
         self.loss_sum += loss.float() * len(labels)
         self.hits += (logits.argmax(dim=1) == labels).sum()
         self.images += len(labels)
-        bad = (self.first_bad < 0) & ~torch.isfinite(loss)
+        bad = (self.first_bad < 0) & ~torch.isfinite(self.loss_sum)
         self.first_bad.masked_fill_(bad, self.iterations + 1)
 
     def include(self, step: "Tally") -> None:
@@ -44,21 +45,40 @@ class Tally:
         self.iterations += 1
         self.first_bad.masked_fill_((self.first_bad < 0) & bad, self.iterations)
 
-    def read(self, epoch: int, *, all_processes: bool = False) -> tuple[float, float]:
-        """Mean loss, and accuracy in per cent, over the images counted here or by all processes.
+    def read(self, epoch: int) -> tuple[float, float]:
+        """Mean loss, and accuracy in per cent, of the training images counted here.
 
         Raises InputError with the first iteration whose loss was not finite.
         """
-        first_bad = self.first_bad.item()
-        if first_bad >= 0:
+        first_bad, loss, count = self.first_bad.item(), self.loss_sum.item(), self.images.item()
+        if first_bad >= 0 or not math.isfinite(loss):
+            since = first_bad if first_bad >= 0 else self.iterations
             raise InputError(
-                f"the loss is not finite since epoch {epoch + 1}, iteration {first_bad}; "
+                f"the loss is not finite since epoch {epoch + 1}, iteration {since}; "
                 "try a smaller --lr, --warmup_epochs 1 or --amp off"
             )
-        sums = [self.loss_sum, self.hits, self.images]
-        loss, hits, images = distributed.sum_up(*sums) if all_processes else sums
-        count = max(images.item(), 1)
-        return loss.item() / count, 100.0 * hits.item() / count
+        return loss / max(count, 1), 100.0 * self.hits.item() / max(count, 1)
+
+    def read_evaluation(self, epoch: int | None) -> tuple[float, float]:
+        """Mean loss, and accuracy in per cent, over the images that all processes have counted.
+
+        epoch: of the training that is validated; None where a file is evaluated. Raises InputError,
+        in all processes, where the loss is not finite.
+        """
+        sums = distributed.sum_up(self.loss_sum, self.hits, self.images, self.first_bad >= 0)
+        loss, hits, images, bad = (x.item() for x in sums)
+        bad = bad or not math.isfinite(loss)
+        if bad and epoch is None:
+            raise InputError(
+                "the loss overflows although all parameters are finite: the outputs of this "
+                "network on these images are too large"
+            )
+        if bad:
+            raise InputError(
+                f"the validation loss of epoch {epoch + 1} overflows, while that of training is "
+                "finite; try a smaller --lr, --warmup_epochs 1 or --amp off"
+            )
+        return loss / max(images, 1), 100.0 * hits / max(images, 1)
 
     def state(self) -> dict[str, Any]:
         """The content in plain types, for `restore`."""
