@@ -87,17 +87,15 @@ def run_row(setup: Setup, row: Planned, settings: Mapping[str, Any]) -> None:
 
 def make_start(setup: Setup, row: Planned) -> None:
     """Write the start of the row where it is neither theta_A nor there already."""
-    start, kind = setup.start_file(row), row.cells["start"].partition(":")
-    if kind[0] == "theta_A":
-        return
-    if kind[0] == "random":
-        if not start.exists():
-            pretrain_on_ImageNet.main(setup.random_words(row))  # locks it
-        return
-    with locked(start, wait=True):
-        if not start.exists():
-            words = ["-a", str(setup.theta_a(row)), "-o", str(start), "--seed", kind[2] or "0"]
-            shuffle.main(words)
+    start, (kind, _, seed) = setup.start_file(row), row.cells["start"].partition(":")
+    if kind == "random" and not start.exists():
+        # Of two processes the second finds the same file; step 1 has its own lock.
+        pretrain_on_ImageNet.main(setup.random_words(row))
+    if kind == "shuffled":
+        with locked(start, wait=True):
+            if not start.exists():
+                a, seed = str(setup.theta_a(row)), seed or "0"
+                shuffle.main(["-a", a, "-o", str(start), "--seed", seed])
 
 
 def measured(words: Sequence[str], out: Path, name: str) -> dict[str, Any]:
