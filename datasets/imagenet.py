@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .folder import Splits, class_images, match, read_pair
 from .indexed import check_images, read_lines
+from .listing import Walk
 
 # Training and validation folder. The first two are those of the original code: images scaled to
 # 224 x 224 beforehand, and as distributed.
@@ -41,7 +42,9 @@ def read_tiny(train: Path, annotations: Path) -> Splits:
     annotations: a line per validation image: file name, WNID, then a box, separated by tabs.
     Raises InputError when list, images and training classes disagree.
     """
-    train_images = class_images(train)
+    walk = Walk(known="_boxes.txt")
+    train_images = class_images(train, walk)
+    walk.report()
     folder = annotations.parent / "images"
     val_images: dict[str, list[str]] = {}
     entries = []
