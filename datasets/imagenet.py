@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from .folder import Splits, class_images, match, read_pair
+from .folder import Splits, class_images, match, named_splits, read_pair
 from .indexed import check_images, read_lines
 from .listing import Walk
 
@@ -33,7 +33,9 @@ def read(top: Path) -> Splits:
     """Read the first layout in `top`. Classes are the sorted folder names (WNIDs)."""
     train, val = layout(top)
     annotations = val / "val_annotations.txt"
-    return read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
+    splits = read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
+    others = [name for names in LAYOUTS for name in names if (top / name).is_dir()]
+    return splits._replace(note=named_splits(top, others, [train.name], val.name))
 
 
 def read_tiny(train: Path, annotations: Path) -> Splits:

@@ -47,11 +47,6 @@ def check(root, name="Folder"):
     return run(lambda: main(["check", name, str(root), "--workers", "0"]))
 
 
-def printed(capsys):
-    """All that was printed, on stdout and stderr."""
-    return "".join(capsys.readouterr())
-
-
 # Names of splits
 
 
@@ -88,9 +83,12 @@ def test_validation_is_preferred_to_test_and_what_is_passed_over_is_said(there, 
 
 
 @pytest.mark.parametrize("name", ["cifar10", "ImageNet"])
-def test_other_readers_know_only_their_own_names(name, root):
-    put_splits(root, "train", "test" if name == "cifar10" else "val", "valid")
-    assert len(find(name, root).val.images) == 4
+def test_other_readers_say_what_their_splits_are(name, root, capsys):
+    used, passed = ("test", "val") if name == "cifar10" else ("val", "ILSVRC2012_img_train")
+    put_splits(root, "train", used, passed)
+    assert len(load(name, root)[1]) == 4
+    line = f"{root}: train trains, {used} validates; passed over: {passed}\n"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
