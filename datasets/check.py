@@ -293,9 +293,10 @@ def print_oddities(train: Report, val: Report, classes: list[str], data_dir: Pat
     for path, why in sorted({**train.odd, **val.odd}.items())[:MAX_LISTED]:
         examples.append(f"junk or damage in file: {os.path.relpath(path, data_dir)}: {why}")
     bits = train.bits + val.bits
-    note = "of several ranges: give all images one" if len(bits) > 1 else ""
     for number in (8, 12):
-        name = f"{number} bits in a 16-bit file"
+        name, note = f"{number} bits in a 16-bit file", f"scaled by {2**number - 1}"
+        if len(bits) > 1:
+            note += ", others not: give all images one range"
         rows.append((name, train.bits[number], val.bits[number], note))
     frames = train.frames(classes), val.frames(classes)
     both = sorted(frames[0].keys() & frames[1].keys())

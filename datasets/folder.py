@@ -81,6 +81,7 @@ def read(root: Path) -> Splits:
 
 def named(names: list[str], *words: str) -> list[str]:
     """Those of the names that are one of `words` in any case of letters, in the words' order."""
+    # In reverse, since small letters come after capitals: val before Val.
     return [name for word in words for name in sorted(names, reverse=True) if name.lower() == word]
 
 

@@ -54,22 +54,24 @@ class Walk:
     def class_folders(self, root: Path) -> list[str]:
         """Sorted names of the folders in `root` as `sub_folders` gives them; counts all else."""
         folders = sub_folders(root)
-        known = set(folders)
+        known, links = set(folders), []
         for entry in entries_of(root):
-            if entry.name in known or is_hidden(entry.name):
+            if is_hidden(entry.name):
                 continue
-            if entry.is_symlink() and not os.path.isfile(entry.path):
+            if entry.name in known:
+                links += [entry.name] * entry.is_symlink()
+            elif entry.is_symlink() and not os.path.isfile(entry.path):
                 self.links[entry.path] = why_not_followed(entry.path)
             elif is_image(entry.name):
                 self.loose[str(root)] = self.loose.get(str(root), 0) + 1
             else:
                 self.others.append(entry.path)
-        self.find_twins(root, folders)
+        if links:
+            self.find_twins(root, folders, sorted(links))
         return folders
 
-    def find_twins(self, root: Path, folders: list[str]) -> None:
+    def find_twins(self, root: Path, folders: list[str], links: list[str]) -> None:
         """Note the class folders that are links to another one."""
-        links = [name for name in folders if os.path.islink(root / name)]
         first = {os.path.realpath(root / name): name for name in folders if name not in links}
         for name in links:
             other = first.setdefault(os.path.realpath(root / name), name)

@@ -581,9 +581,9 @@ def test_junk_and_depth_of_files_are_counted(tmp_path, capsys):
         assert "junk or damage in file: train/a/junk.jpg: Corrupt JPEG data: 2" in out
         assert "junk or damage in file: train/b/behind.jpg: 5 bytes behind its end\n" in out
         assert "junk or damage in file: val/b/val0.png: 5 bytes behind its end\n" in out
-        note = "of several ranges: give all images one"
-        assert rows["12 bits in a 16-bit file"] == ("1", "0", note)
-        assert rows["8 bits in a 16-bit file"] == ("0", "1", note)
+        note = "others not: give all images one range"
+        assert rows["12 bits in a 16-bit file"] == ("1", "0", f"scaled by 4095, {note}")
+        assert rows["8 bits in a 16-bit file"] == ("0", "1", f"scaled by 255, {note}")
         assert out.endswith("training would refuse, but see what is odd above\n")
 
 
