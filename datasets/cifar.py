@@ -31,7 +31,7 @@ def read(kind: str, top: Path) -> Splits:
         return read_batches(cifar, top / cifar.base_folder)
     splits = read_pair(top / "train", top / "test")
     others = named(sub_folders(top), *TRAIN, *VAL, *TEST)
-    return splits._replace(note=named_splits(top, others, ["train"], "test"))
+    return splits._replace(note=named_splits(top, others, ["train"], "test", usual="test"))
 
 
 def torchvision_class(kind: str) -> type:

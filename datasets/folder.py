@@ -85,9 +85,16 @@ def named(names: list[str], *words: str) -> list[str]:
     return [name for word in words for name in sorted(names, reverse=True) if name.lower() == word]
 
 
-def named_splits(root: Path, names: list[str], train: list[str], val: str) -> str:
-    """Which of the folders are the splits, and which are passed over, in words."""
+def named_splits(
+    root: Path, names: list[str], train: list[str], val: str, *, usual: str = "val"
+) -> str:
+    """Which of the folders are the splits, and which are passed over, in words.
+
+    Nothing is said of `train` with `usual`, where they are alone.
+    """
     passed = [name for name in names if name not in (*train, val)]
+    if not passed and (train, val) == (["train"], usual):
+        return ""
     more = ", ..." if len(passed) > 5 else ""
     ending = f"; passed over: {', '.join(passed[:5])}{more}" if passed else ""
     trains = "trains" if len(train) == 1 else "train"
