@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from console import InputError, warn
+from console import InputError, say, warn
 
 from . import cifar, folder, imagenet, indexed, unsplit
 from .download import fetch
@@ -153,8 +153,8 @@ DATASETS = {
     ),
     "POCUS": Source(
         folder.read,
-        "CLASS/*, or train/CLASS/* and val/CLASS/* (or test)",
-        tops=("POCUS", "pocus", "image_dataset", ""),
+        "splitN/CLASS/*, CLASS/*, or train/CLASS/* and val/CLASS/* (or test)",
+        tops=("POCUS", "pocus", "image_dataset", "cross_validation", ""),
         published=(3, 1692, 424),
         origin="the images (https://github.com/jannisborn/covid19_ultrasound)",
     ),
@@ -194,6 +194,8 @@ def load(
     to draw by `seed`, balanced over the classes; a smaller draw is a subset of a larger one.
     random_labels: permute the training labels by `seed`.
 
+    What is left out of a folder is warned of, and which of its folders are the splits is printed.
+
     Items of both splits are (image uint8 [3, image_size, image_size], label in 0 ... classes - 1);
     augmentation is the training loader's. Raises InputError as `find` does, and for a limit that
     the data set cannot meet.
@@ -202,6 +204,8 @@ def load(
     from .subset import draw, first_classes, permute_labels
 
     splits = find(name, data_dir)
+    if splits.note:
+        say(splits.note)
     if max_classes is not None:
         splits = first_classes(splits, max_classes)
     if max_samples is not None:

@@ -4,22 +4,26 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from console import InputError, say
 
 from . import DATASETS, find, full_name
-from .folder import Samples, Splits
+from .decode import bits_of_16, decode, jpeg_end, stated_range, stderr_to
+from .folder import Samples, Splits, video
 from .images import ImageFiles, Unreadable, read_file
+from .listing import not_taken
 from .loader import MAX_UNREADABLE
 from .progress import Progress
 from .workers import in_chunks, in_processes
@@ -27,19 +31,24 @@ from .workers import in_chunks, in_processes
 # Images that a process takes at a time.
 CHUNK = 16
 MAX_LISTED = 3
+# The name of the last chunk, which is empty, and its check sum.
+PNG_END = b"IEND\xaeB`\x82"
 
 
 class Facts(NamedTuple):
     """About one image, the one at `index` in its split.
 
     reason: why it cannot be read, None if it can. mode: PIL's. misnamed: the format of a file whose
-    extension names another. digest: of the file, or of the pixels in memory.
+    extension names another. bits: that the values of 16-bit greyscale are taken for. odd: what is
+    in a file besides its image. digest: of the file, or of the pixels in memory.
     """
 
     index: int
     reason: str | None = None
     mode: str = "RGB"
     misnamed: str | None = None
+    bits: int | None = None
+    odd: str | None = None
     digest: bytes = b""
 
 
@@ -54,7 +63,11 @@ class Report:
         self.unreadable: dict[str, str] = {}
         self.unreadable_of_class: Counter[int] = Counter()
         self.misnamed: dict[str, str] = {}
+        self.odd: dict[str, str] = {}
         self.modes: Counter[str] = Counter()
+        self.bits: Counter[int] = Counter()
+        # Half of each digest: enough for a million images, in a tenth of the memory.
+        self.digests = np.zeros(len(samples.labels), dtype=np.uint64)
 
     def add(self, facts: Facts) -> None:
         """Count one image."""
@@ -63,6 +76,11 @@ class Report:
             self.unreadable_of_class[int(self.labels[facts.index])] += 1
             return
         self.modes[facts.mode] += 1
+        self.digests[facts.index] = int.from_bytes(facts.digest[:8], "little")
+        if facts.bits:
+            self.bits[facts.bits] += 1
+        if facts.odd:
+            self.odd[self.path(facts.index)] = facts.odd
         if facts.misnamed:
             self.misnamed[self.path(facts.index)] = facts.misnamed
 
@@ -73,6 +91,16 @@ class Report:
     def file_names(self) -> list[str]:
         """The names of the files, without folders."""
         return [] if self.in_memory else [os.path.basename(path) for path in self.images]
+
+    def frames(self, classes: list[str]) -> Counter[str]:
+        """CLASS/VIDEO -> number of its frames, by the names of the files."""
+        counts: Counter[str] = Counter()
+        for path, label in zip(() if self.in_memory else self.images, self.labels, strict=False):
+            name = video(path)
+            if name != path:
+                folder = classes[int(label)]
+                counts[f"{folder}/{name.rpartition(f'/{folder}/')[2]}"] += 1
+        return counts
 
 
 def check(name: str, data_dir: Path, *, workers: int) -> None:
@@ -98,12 +126,19 @@ def check(name: str, data_dir: Path, *, workers: int) -> None:
             duplicates[facts.index] = contents[facts.digest]
 
     say(f"{name} in {data_dir}")
+    if splits.note:
+        say(splits.note)
     print_counts(splits, DATASETS[name].published)
     print_splits(train, val, duplicates, splits.classes)
+    is_odd = print_oddities(train, val, splits.classes, data_dir)
     print_examples(train, val, duplicates, data_dir)
+    if not train.in_memory:
+        for line in not_taken([*train.images, *val.images]):
+            say(f"not taken: {line}")
     for report in (train, val):
         refuse_unreadable(report, splits.classes)
-    say("nothing here that training would refuse")
+    ending = ", but see what is odd above" if is_odd else ""
+    say(f"nothing here that training would refuse{ending}")
 
 
 # The images
@@ -127,37 +162,85 @@ def inspect(report: Report, image_size: int, workers: int) -> Iterator[Facts]:
 
 def inspect_files(files: list[tuple[int, str]], *, image_size: int) -> list[Facts]:
     """Facts about files, each given by its index and path."""
-    # The loader's own way to read, so that files it cannot read are unreadable here.
-    dataset = ImageFiles([path for _, path in files], [0] * len(files), image_size=image_size)
+    paths = [path for _, path in files]
+    with tempfile.TemporaryFile() as messages:
+        dataset = Listening(paths, messages, image_size=image_size)
+        images = dataset.images(range(len(files)))
     return [
-        Facts(index, image.reason) if isinstance(image, Unreadable) else inspect_file(index, path)
-        for (index, path), image in zip(files, dataset.images(range(len(files))), strict=True)
+        Facts(index, image.reason)
+        if isinstance(image, Unreadable)
+        else inspect_file(index, path, dataset.heard)
+        for (index, path), image in zip(files, images, strict=True)
     ]
 
 
-def inspect_file(index: int, path: str) -> Facts:
+class Listening(ImageFiles):
+    """The loader's own way to read, so that files it cannot read are unreadable here.
+
+    messages: an empty file. heard: digest of an image file -> what libjpeg said about it.
+    """
+
+    def __init__(self, paths: list[str], messages: BinaryIO, *, image_size: int) -> None:
+        super().__init__(paths, [0] * len(paths), image_size=image_size)
+        self.messages = messages
+        self.heard: dict[bytes, str] = {}
+
+    def decode(self, data: bytes) -> Tensor:
+        start = self.messages.seek(0, os.SEEK_END)
+        with stderr_to(self.messages):
+            image = decode(data)
+        if self.messages.seek(0, os.SEEK_END) > start:
+            self.messages.seek(start)
+            self.heard[digest(data)] = self.messages.readline().decode("ascii", "replace").strip()
+        return image
+
+
+def inspect_file(index: int, path: str, heard: dict[bytes, str]) -> Facts:
     """Facts about a file that can be decoded."""
     # A second reading, now from the system's cache.
     data = read_file(os.fsencode(path))
     if isinstance(data, OSError):
         return Facts(index, data.strerror or "cannot be read")
-    mode, kind = header(data)
+    mode, kind, bits = header(data)
     expected = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
-    misnamed = None if expected in (None, kind) else kind
-    return Facts(index, mode=mode, misnamed=misnamed, digest=digest(data))
+    odd = heard.get(digest(data)) or behind_the_end(data, kind)
+    return Facts(
+        index,
+        mode=mode,
+        misnamed=None if expected in (None, kind) else kind,
+        bits=bits,
+        odd=odd,
+        digest=digest(data),
+    )
 
 
-def header(data: bytes) -> tuple[str, str]:
-    """PIL's mode and format of an image; "unknown" where only torchvision can read it."""
+def header(data: bytes) -> tuple[str, str, int | None]:
+    """PIL's mode and format of an image; "unknown" where only torchvision can read it.
+
+    And the bits that the values of 16-bit greyscale are taken for, unless the file states a range.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data)) as image:
+                grey = image.mode.startswith("I") and not stated_range(image)
+                bits = bits_of_16(image) if grey else None
                 # MPO is a JPEG with a second picture behind the first, as some cameras write.
-                return image.mode, "JPEG" if image.format == "MPO" else str(image.format)
+                return image.mode, "JPEG" if image.format == "MPO" else str(image.format), bits
         # PIL's readers raise almost anything.
         except Exception:
-            return "unknown", "unknown"
+            return "unknown", "unknown", None
+
+
+def behind_the_end(data: bytes, kind: str) -> str | None:
+    """How many bytes follow a JPEG or PNG, in words; None for other formats and for none."""
+    end = None
+    if kind == "JPEG" and b"MPF\0" not in data[:65536]:
+        end = jpeg_end(data)
+    elif kind == "PNG":
+        end = data.find(PNG_END) + len(PNG_END)
+    more = len(data) - end if end else 0
+    return f"{more} bytes behind its end" if more > 0 else None
 
 
 def digest(data: bytes) -> bytes:
@@ -200,6 +283,59 @@ def print_splits(
     print_row("name in both splits", *counts, note)
     in_val = {index for indices in duplicates.values() for index in indices}
     print_row("content in both splits", len(duplicates), len(in_val))
+
+
+def print_oddities(train: Report, val: Report, classes: list[str], data_dir: Path) -> bool:
+    """Print the rows of what is rarely in a data set, where it is; whether anything is."""
+    rows: list[tuple[str, int, int, str]] = []
+    examples: list[str] = []
+    rows.append(("junk or damage in file", len(train.odd), len(val.odd), ""))
+    for path, why in sorted({**train.odd, **val.odd}.items())[:MAX_LISTED]:
+        examples.append(f"junk or damage in file: {os.path.relpath(path, data_dir)}: {why}")
+    bits = train.bits + val.bits
+    for number in (8, 12):
+        name, note = f"{number} bits in a 16-bit file", f"scaled by {2**number - 1}"
+        if len(bits) > 1:
+            note += ", others not: give all images one range"
+        rows.append((name, train.bits[number], val.bits[number], note))
+    frames = train.frames(classes), val.frames(classes)
+    both = sorted(frames[0].keys() & frames[1].keys())
+    counts = [sum(part[name] for name in both) for part in frames]
+    note = f"their frames: {counts[0]} + {counts[1]}"
+    rows.append(("videos in both splits", len(both), len(both), note))
+    examples += [f"videos in both splits: {name}" for name in both[:MAX_LISTED]]
+    twice, pairs = in_two_classes(train, val)
+    rows.append(("content in two classes", *twice, ""))
+    for pair in pairs[:MAX_LISTED]:
+        first, second = (
+            path if train.in_memory else os.path.relpath(path, data_dir) for path in pair
+        )
+        examples.append(f"content in two classes: {first}, {second}")
+    rows = [row for row in rows if row[1] or row[2]]
+    for row in rows:
+        print_row(*row)
+    for line in examples:
+        say(line)
+    return bool(rows)
+
+
+def in_two_classes(train: Report, val: Report) -> tuple[list[int], list[tuple[str, str]]]:
+    """Images of each split whose content is in another class, too: numbers, and pairs of paths."""
+    digests = np.concatenate([train.digests, val.digests])
+    labels = np.concatenate([np.asarray(part.labels, dtype=int) for part in (train, val)])
+    order = np.lexsort((labels, digests))
+    digests, labels = digests[order], labels[order]
+    # Where one content goes over to another class: neighbours in this order.
+    borders = np.flatnonzero((digests[1:] == digests[:-1]) & (labels[1:] != labels[:-1]))
+    found = np.isin(digests, digests[borders]) & (digests != 0)
+    size = len(train.labels)
+    counts = [int((order[found] < size).sum()), int((order[found] >= size).sum())]
+
+    def path(index: int) -> str:
+        return train.path(index) if index < size else val.path(index - size)
+
+    borders = [i for i in borders if digests[i]]
+    return counts, sorted((path(order[i]), path(order[i + 1])) for i in borders)
 
 
 def print_row(name: str, first: object, second: object, note: str = "") -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from console import InputError
 
-from .folder import Samples, Splits, read_pair
+from .folder import TEST, TRAIN, VAL, Samples, Splits, named, named_splits, read_pair
+from .listing import sub_folders
 
 
 def is_cifar(kind: str, top: Path) -> bool:
@@ -28,7 +29,9 @@ def read(kind: str, top: Path) -> Splits:
     if archive.is_file():
         unpack(archive, cifar)
         return read_batches(cifar, top / cifar.base_folder)
-    return read_pair(top / "train", top / "test")
+    splits = read_pair(top / "train", top / "test")
+    others = named(sub_folders(top), *TRAIN, *VAL, *TEST)
+    return splits._replace(note=named_splits(top, others, ["train"], "test", usual="test"))
 
 
 def torchvision_class(kind: str) -> type:

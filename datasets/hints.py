@@ -8,6 +8,8 @@ from pathlib import Path
 
 from console import InputError
 
+from .listing import is_hidden
+
 # Sub-folders that are tried, at most.
 MAX_FOLDERS = 200
 
@@ -46,7 +48,9 @@ def neighbours(root: Path, *, like: str, upwards: bool) -> list[str]:
 def visible_folders(folder: Path) -> list[str]:
     """Sorted names of the folders in a folder; none where it cannot be listed."""
     with suppress(OSError), os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+        return sorted(
+            entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir()
+        )
     return []
 
 

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from .folder import Splits, class_images, match, read_pair
+from .folder import Splits, class_images, match, named_splits, read_pair
 from .indexed import check_images, read_lines
+from .listing import Walk
 
 # Training and validation folder. The first two are those of the original code: images scaled to
 # 224 x 224 beforehand, and as distributed.
@@ -32,7 +33,9 @@ def read(top: Path) -> Splits:
     """Read the first layout in `top`. Classes are the sorted folder names (WNIDs)."""
     train, val = layout(top)
     annotations = val / "val_annotations.txt"
-    return read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
+    splits = read_tiny(train, annotations) if annotations.is_file() else read_pair(train, val)
+    others = [name for names in LAYOUTS for name in names if (top / name).is_dir()]
+    return splits._replace(note=named_splits(top, others, [train.name], val.name))
 
 
 def read_tiny(train: Path, annotations: Path) -> Splits:
@@ -41,7 +44,9 @@ def read_tiny(train: Path, annotations: Path) -> Splits:
     annotations: a line per validation image: file name, WNID, then a box, separated by tabs.
     Raises InputError when list, images and training classes disagree.
     """
-    train_images = class_images(train)
+    walk = Walk(known="_boxes.txt")
+    train_images = class_images(train, walk)
+    walk.report()
     folder = annotations.parent / "images"
     val_images: dict[str, list[str]] = {}
     entries = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .decode import decode
+from .decode import decode, stderr_to
 from .folder import Samples
 from .transforms import resize
 
@@ -50,6 +50,8 @@ class Images(Dataset):
 class ImageFiles(Images):
     """Images in files, decoded anew every time."""
 
+    decode = staticmethod(decode)
+
     def __init__(self, paths: Sequence[str], labels: Sequence[int], *, image_size: int) -> None:
         super().__init__(labels, image_size=image_size)
         # One block of memory: of a list every worker would end up with a copy, since reading a
@@ -61,15 +63,16 @@ class ImageFiles(Images):
         # hold the code of one step at a time.
         images: list[Tensor | Unreadable] = []
         files = [read_file(self.paths[index]) for index in indices]
-        for index, data in zip(indices, files, strict=True):
-            try:
-                if isinstance(data, OSError):
-                    raise data
-                images.append(resize(decode(data), self.image_size))
-            # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError, ...
-            except Exception as error:
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
+        with stderr_to(None):
+            for index, data in zip(indices, files, strict=True):
+                try:
+                    if isinstance(data, OSError):
+                        raise data
+                    images.append(resize(self.decode(data), self.image_size))
+                # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError ...
+                except Exception as error:
+                    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
         return images
 
 

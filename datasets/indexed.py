@@ -12,7 +12,8 @@ from pathlib import Path
 
 from console import InputError
 
-from .folder import Splits, cannot_list, match
+from .folder import Splits, match
+from .listing import cannot_list
 
 
 def read_cub(top: Path) -> Splits:

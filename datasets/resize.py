@@ -27,8 +27,8 @@ from console import InputError, say, warn
 from safe_io import atomic_path
 
 from .decode import JPEG_START, jpeg_size
-from .folder import EXTENSIONS, ancestors, cannot_list, is_image
 from .images import ImageFiles, Unreadable
+from .listing import EXTENSIONS, ancestors, cannot_list, is_hidden, is_image
 from .progress import Progress
 from .workers import in_chunks, in_processes
 
@@ -118,8 +118,8 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], str | None]]:
             if real not in above and not Path(name).is_relative_to(first):
                 yield name, [], first
             continue
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        yield name, sorted(file for file in files if not file.startswith(".")), None
+        folders[:] = sorted(folder for folder in folders if not is_hidden(folder))
+        yield name, sorted(file for file in files if not is_hidden(file)), None
 
 
 def prepare(src: Path, dst: Path) -> Iterator[str]:

@@ -26,7 +26,7 @@ def first_classes(splits: Splits, number: int) -> Splits:
     )
     if not len(val.labels):
         raise InputError(f"the first {number} classes have no validation images; add classes")
-    return Splits(splits.classes[:number], train, val)
+    return splits._replace(classes=splits.classes[:number], train=train, val=val)
 
 
 def draw(samples: Samples, number: int, *, seed: int) -> Samples:

@@ -12,6 +12,7 @@ from console import InputError
 
 from . import folder
 from .folder import Splits, class_images, match, permuted
+from .listing import Walk
 
 CALTECH = "101_ObjectCategories"
 CALTECH_TOPS = (CALTECH, f"caltech101/{CALTECH}", f"caltech-101/{CALTECH}", "")
@@ -42,10 +43,12 @@ def read_caltech(top: Path) -> Splits:
     class of a single image is not, with a warning.
     """
     train, val = {}, {}
-    for name, paths in class_images(top).items():
+    walk = Walk(known="tmp")  # the owner left such a file
+    for name, paths in class_images(top, walk).items():
         cut = max(1, min(CALTECH_TRAIN, len(paths) - 1))
         drawn = permuted(paths)
         train[name], val[name] = sorted(drawn[:cut]), sorted(drawn[cut:])
+    walk.report()
     return match("the training part", train, f"the validation part of {top}", val)
 
 
