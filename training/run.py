@@ -55,8 +55,8 @@ def set_up(
     """The run that the command line describes, with `model` on its device.
 
     path: the checkpoint X.pth to write, claimed by the caller. facts: script, parent_sha256 and
-    those of the data, for X.json. measure: T after every epoch; sha256_r: of the theta_r that it is
-    measured from. A state that --overwrite gives up is deleted.
+    those of the data. measure: T after every epoch; sha256_r: of the theta_r that it is measured
+    from. A state that --overwrite gives up is deleted.
     """
     facts = {
         **facts,
