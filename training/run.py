@@ -55,8 +55,8 @@ def set_up(
     """The run that the command line describes, with `model` on its device.
 
     path: the checkpoint X.pth to write, claimed by the caller. facts: script, parent_sha256 and
-    those of the data, for X.json. measure: T after every epoch; sha256_r: of the theta_r that it is
-    measured from. A state that --overwrite gives up is deleted.
+    those of the data. measure: T after every epoch; sha256_r: of the theta_r that it is measured
+    from. A state that --overwrite gives up is deleted.
     """
     facts = {
         **facts,
@@ -76,7 +76,6 @@ def set_up(
     # Before the optimiser, whose fused form depends on the device.
     model.to(device, memory_format=torch.channels_last)
     config = same_when_resumed(args, facts, sha256_r)
-    measure = measure if distributed.rank() == 0 else None  # where the record is written
     file = ResumeFile(path, config=config, save_minutes=args.save_minutes)
     if not goes_on(args):
         file.remove()
@@ -84,7 +83,7 @@ def set_up(
         model=model,
         optimizer=make_optimizer(args.optimizer, model, lr=args.lr, weight_decay=args.weight_decay),
         schedule=schedule_of(args, steps_per_epoch=len(train_loader)),
-        record=Record(path, keep=args.keep, facts=facts, measure=measure),
+        record=Record(path, keep=args.keep, facts=facts, measure=measure if file.writes else None),
         file=file,
         device=device,
         seed=args.seed,
