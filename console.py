@@ -18,6 +18,14 @@ from typing import Any
 LARGEST = 2**63 - 1  # that torch takes for a seed or a size
 
 
+# Signals that end a program in good order, where the system has them.
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
+
+
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, and what to do."""
 
@@ -89,6 +97,21 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let the signals that end a program call `handler`, but for those that nohup has it ignore."""
+    before = {}
+    for number in STOPPING:
+        kept = number in STOPPING[2:] and signal.getsignal(number) is signal.SIG_IGN
+        if not kept:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def ascii_line(text: object) -> str:

@@ -1,6 +1,8 @@
 """The two kinds of data set: image files, and pixels in memory."""
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch.utils.data import Dataset
 from .decode import decode
 from .folder import Samples
 from .transforms import resize
+from .workers import alive
 
 
 class Unreadable(Exception):
@@ -70,6 +73,7 @@ class ImageFiles(Images):
             except Exception as error:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
+            alive()
         return images
 
 
@@ -81,16 +85,30 @@ class ImageArray(Images):
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
 
     def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
-        return [resize(self.pixels[index].permute(2, 0, 1), self.image_size) for index in indices]
+        images: list[Tensor | Unreadable] = []
+        for index in indices:
+            images.append(resize(self.pixels[index].permute(2, 0, 1), self.image_size))
+            alive()
+        return images
 
 
 def read_file(path: bytes) -> bytes | OSError:
     """The bytes of a file, or the error of reading it."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        # Opening a named pipe would wait for its writer; not waiting is for one that comes between.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return OSError(errno.EINVAL, "no regular file")
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
             return file.read()
     except OSError as error:
         return error
+    finally:
+        alive()
+
+
+def open_at_once(path: bytes, flags: int) -> int:
+    """Open a file without waiting for what is at its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def as_dataset(samples: Samples, *, image_size: int) -> Images:

@@ -4,7 +4,6 @@ import contextlib
 import glob
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from console import InputError, Interrupted, SaidByFirst, say, under_torchrun, warn
+from console import (
+    InputError,
+    Interrupted,
+    SaidByFirst,
+    handling_signals,
+    say,
+    under_torchrun,
+    warn,
+)
 from models import checkpoint, formats
 from safe_io import atomic_path, locked, sha256, sibling, start_time
 
@@ -196,7 +203,7 @@ class ResumeFile:
 
 @contextlib.contextmanager
 def stoppable(file: ResumeFile) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask the run to save and stop; a second signal stops it at once.
+    """Let the signals that end a program ask the run to save and stop; a second one stops at once.
 
     Under torchrun a second signal is ignored, since torchrun forwards the one that its processes
     have received already. The first process saves and leaves after its step, for which it needs the
@@ -212,14 +219,11 @@ def stoppable(file: ResumeFile) -> Iterator[None]:
             os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
         file.stop_signal = file.stop_signal or number
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with handling_signals(ask):
+            yield
     except RuntimeError as error:
         # The collective operations of the others fail as soon as the first process has left.
         if file.writes or file.stop_signal is None:
             raise
         raise SaidByFirst("the first process has left") from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
