@@ -5,6 +5,7 @@ Standard library only, so that a wrong command line is answered at once.
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import math
 import multiprocessing
@@ -130,6 +131,11 @@ def run(main: Callable[[], int | None]) -> int:
             return main() or 0
     except InputError as error:
         complain(error)
+        return 2
+    except (OSError, ImportError) as error:
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise
+        complain(InputError(f"{error}; raise the limit (ulimit -n)"))
         return 2
     except Interrupted as interruption:
         print(ascii_line(interruption), file=sys.stderr, flush=True)

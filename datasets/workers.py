@@ -19,6 +19,11 @@ import torch
 
 from console import STOPPING, InputError, Interrupted, handling_signals
 
+try:
+    import resource  # now: when there are too many open files, nothing can be imported
+except ImportError:  # not on Windows
+    resource = None
+
 T = TypeVar("T")
 # Seconds without a sign of life from any process until the work is given up.
 PATIENCE = 60
@@ -234,10 +239,8 @@ def kill(processes: dict[Connection, BaseProcess]) -> None:
 
 def reason(error: OSError) -> str:
     """Why the system refuses a process."""
-    if error.errno != errno.EMFILE:
+    if error.errno != errno.EMFILE or resource is None:
         return str(error.strerror or error)
-    import resource  # POSIX only
-
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return f"{error.strerror} (a limit of {limit}, which ulimit -n raises)"
 

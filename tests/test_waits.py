@@ -1,5 +1,6 @@
 """No wait is endless: little shared memory, hung processes, named pipes, signals meanwhile."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -228,3 +229,44 @@ def test_waiting_ends_when_the_hook_raises(num_workers):
         next(iter(loader))
     assert time.monotonic() - started < 25  # of the 28 that the batch takes
     alive()  # the hook is gone
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGHUP,
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+        ),
+    ],
+)
+def test_signal_ends_a_run_whose_processes_hang(tmp_path, number):
+    """With the state of the last step, and within seconds."""
+    drawn_images.draw(tmp_path / "b", classes=2, train_per_class=400, val_per_class=2)
+    torch.manual_seed(0)
+    checkpoint.write(tmp_path / "a.pth", build("resnet50_w8", 2).state_dict())
+    words = "--dataset Folder --arch resnet50_w8 --image_size 32 --batch_size 4 --num_workers 2"
+    words += f" --data_dir {tmp_path}/b -a {tmp_path}/a.pth -b {tmp_path}/b.pth --log_interval 1"
+    command = [sys.executable, str(ROOT / "finetune.py"), *words.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        try:
+            assert any("iteration 2/" in line for line in process.stdout), process.stderr.read()
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for child in map(int, children):
+                os.kill(child, signal.SIGSTOP)
+            time.sleep(3)  # until what had been read is used up
+            os.killpg(process.pid, number)
+            started = time.monotonic()
+            _, err = process.communicate(timeout=60)
+            assert time.monotonic() - started < 30
+            assert process.returncode == 128 + number, err
+            (line,) = [line for line in err.splitlines() if "warning" not in line]
+            assert "the same command with --resume goes on from there" in line
+            assert torch.load(tmp_path / "b.resume")["counters"]["step"] >= 2
+            assert not [child for child in children if Path(f"/proc/{child}/fd/0").exists()]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
