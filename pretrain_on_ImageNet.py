@@ -120,4 +120,4 @@ def write_theta_r(path_r: Path, model: nn.Module, *, resuming: bool = False) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, distributed=True, needs_console=False))

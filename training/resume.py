@@ -17,7 +17,6 @@ from console import (
     SaidByFirst,
     handling_signals,
     say,
-    under_torchrun,
     warn,
 )
 from models import checkpoint, formats
@@ -209,14 +208,15 @@ def stoppable(file: ResumeFile) -> Iterator[None]:
     have received already. The first process saves and leaves after its step, for which it needs the
     others; these then fail, or torchrun kills them.
     """
-    repeated = under_torchrun()
+    repeated = "TORCHELASTIC_RUN_ID" in os.environ
 
     def ask(number: int, frame: FrameType | None) -> None:
         if file.stop_signal is not None and not repeated:
             raise Interrupted("stopped at once; --resume goes on from the last state", number)
-        if file.stop_signal is None and sys.stderr.isatty():
-            # Not print(), which the signal may have interrupted.
-            os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
+        if file.stop_signal is None and sys.stderr and sys.stderr.isatty():
+            # Not print(), which the signal may have interrupted; the terminal may be closed.
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
         file.stop_signal = file.stop_signal or number
 
     try:
