@@ -28,9 +28,9 @@ def start(device: torch.device) -> None:
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing or number >= processes:
-        lacks = f"{' and '.join(missing)} not set" if missing else "RANK is not below WORLD_SIZE"
+        lacks = f"without {' and '.join(missing)}" if missing else "with a RANK that is too large"
         raise InputError(
-            f"RANK={number} and WORLD_SIZE={processes} speak of several processes, but {lacks}; "
+            f"RANK={number} and WORLD_SIZE={processes} speak of several processes, {lacks}; "
             "start them by torchrun, or unset RANK and WORLD_SIZE for a single one"
         )
     cuda = device.type == "cuda"
