@@ -39,6 +39,10 @@ class SaidByFirst(InputError):
     """An error of the first of several processes, which prints it."""
 
 
+class OthersLeft(InputError):
+    """Other processes of the run have ended. Printed unless one of them has said why."""
+
+
 def say(message: str) -> None:
     """Print one line on stdout, at once; of several processes of one run only the first does."""
     if is_first():
@@ -52,7 +56,8 @@ def complain(error: InputError) -> None:
     only one of them has is printed, too.
     """
     line = f"error: {ascii_line(error)}"
-    if not isinstance(error, SaidByFirst) and not said_by_another(line):
+    silent = isinstance(error, SaidByFirst) or (isinstance(error, OthersLeft) and marks())
+    if not silent and not said_by_another(line):
         print_error(line)
 
 
@@ -64,16 +69,14 @@ def print_error(line: str) -> None:
 
 
 def said_by_another(line: str) -> bool:
-    """Whether another process of this torchrun and machine prints the line.
+    """Whether another process of this run and machine prints the line; else this one has to.
 
-    The first that comes leaves a mark in the folder that torchrun makes for them. Where there is
-    none, everyone has to print.
+    The first that comes leaves a mark in the folder that torchrun makes for them.
     """
-    # FOLDER/LOCAL_RANK/error.json; "" where torchrun was told to make no folder.
-    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
-    if not is_shared() or file.name != "error.json":
+    folder = common_folder()
+    if folder is None:
         return False
-    mark = file.parent.parent / f"said_{hashlib.sha256(line.encode()).hexdigest()}"
+    mark = folder / f"said_{hashlib.sha256(line.encode()).hexdigest()}"
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -81,6 +84,19 @@ def said_by_another(line: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def marks() -> list[Path]:
+    """The marks of what processes of this run have said when they ended."""
+    folder = common_folder()
+    return list(folder.glob("said_*")) if folder else []
+
+
+def common_folder() -> Path | None:
+    """The folder that torchrun makes for the processes of a machine; None where there is none."""
+    # FOLDER/LOCAL_RANK/error.json; "" where torchrun was told to make no folder.
+    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    return file.parent.parent if is_shared() and file.name == "error.json" else None
 
 
 def warn(message: str) -> None:
@@ -181,7 +197,9 @@ def exit_code(main: Callable[[], int | None]) -> int:
         complain(InputError(f"{error}; raise the limit (ulimit -n)"))
         return 2
     except Interrupted as interruption:
-        print_error(ascii_line(interruption))
+        line = ascii_line(interruption)
+        if not said_by_another(line):
+            print_error(line)
         return 128 + interruption.number
     except KeyboardInterrupt:
         print_error("interrupted")

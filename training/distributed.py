@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from console import InputError, SaidByFirst, under_torchrun
+from console import InputError, OthersLeft, SaidByFirst, under_torchrun
+
+LOST = (
+    "another process of this run was killed or has failed; the same command with --resume goes on "
+    "from the last state"
+)
 
 
 def start(device: torch.device) -> None:
@@ -73,10 +78,7 @@ def among_others() -> Iterator[None]:
     except RuntimeError as error:
         if not is_lost(error):
             raise
-        raise InputError(
-            "another process of this run was killed or has failed; the same command with --resume "
-            "goes on from the last state"
-        ) from error
+        raise OthersLeft(LOST) from error
 
 
 def stop() -> None:

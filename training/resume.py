@@ -14,7 +14,7 @@ from typing import Any
 from console import (
     InputError,
     Interrupted,
-    SaidByFirst,
+    OthersLeft,
     handling_signals,
     say,
     warn,
@@ -226,4 +226,4 @@ def stoppable(file: ResumeFile) -> Iterator[None]:
         # The collective operations of the others fail as soon as the first process has left.
         if file.writes or file.stop_signal is None:
             raise
-        raise SaidByFirst("the first process has left") from error
+        raise OthersLeft(distributed.LOST) from error
