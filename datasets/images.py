@@ -15,6 +15,9 @@ from .folder import Samples
 from .transforms import resize
 from .workers import alive
 
+# Half of the system calls of Python's open, and no wait for what is at the other end.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 
 class Unreadable(Exception):
     """An image file that cannot be read or decoded."""
@@ -94,21 +97,23 @@ class ImageArray(Images):
 
 def read_file(path: bytes) -> bytes | OSError:
     """The bytes of a file, or the error of reading it."""
+    alive()
     try:
-        # Opening a named pipe would wait for its writer; not waiting is for one that comes between.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        # Opening a named pipe would wait for its writer; the flag is for one that comes between.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             return OSError(errno.EINVAL, "no regular file")
-        with open(path, "rb", buffering=0, opener=open_at_once) as file:
-            return file.read()
+        descriptor = os.open(path, FLAGS)
+        try:
+            parts = [os.read(descriptor, status.st_size + 1)]
+            # Less than all: a file on a network, or one of more than 2 GiB.
+            while len(parts[-1]) and sum(map(len, parts)) != status.st_size:
+                parts.append(os.read(descriptor, 1 << 20))
+        finally:
+            os.close(descriptor)
+        return b"".join(parts)
     except OSError as error:
         return error
-    finally:
-        alive()
-
-
-def open_at_once(path: bytes, flags: int) -> int:
-    """Open a file without waiting for what is at its other end."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def as_dataset(samples: Samples, *, image_size: int) -> Images:
