@@ -46,7 +46,7 @@ from measurement.companions import (
     total,
 )
 from measurement.inputs import SHIPPED_PLOT, Pair, read, read_pair, shipped_files
-from measurement.results import LayerResult, Result, group
+from measurement.results import Group, LayerResult, Result, group
 from models import arch_name, checkpoint, paths
 from models.checkpoint import Checkpoint
 from models.comparison import layers_to_compare
@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         args.plot = None if args.no_plot else args.plot or SHIPPED_PLOT
     names = paths.expand(args.b)
     inputs = [paths.path_of(name) for name in (args.r, args.a, *names)]
-    outputs = check_outputs((args.json, args.csv, args.plot), inputs)
+    check_outputs((args.json, args.csv, args.plot), inputs)
     if args.group and len(names) < 2:
         raise InputError("--group needs two files of -b at least")
 
@@ -272,18 +272,35 @@ def main(argv: list[str] | None = None) -> int:
     if seeds:
         report.print_group(seeds)
 
-    if not args.plot and not args.no_plot:
-        args.plot = plot.default_path(results)
-        outputs = check_outputs((args.json, args.csv, args.plot), inputs)
     if args.json:
         atomic_write(args.json, report.to_json(facts, results, seeds))
     if args.csv:
         atomic_write(args.csv, report.to_csv(facts, results))
-    if args.plot or args.show:
-        plot.draw(results, seeds, args.plot, panels=args.panels, show=args.show)
-    for path in outputs:
+    drawn = draw(args, results, seeds, inputs)
+    for path in filter(None, (args.json, args.csv, args.plot)):
         say(path.resolve())
-    return 0 if len(results) == len(names) else 1
+    return 0 if drawn and len(results) == len(names) else 1
+
+
+def draw(
+    args: argparse.Namespace, results: list[Result], seeds: Group | None, inputs: list[Path]
+) -> bool:
+    """Draw what the command line asks for; where that fails say why and return False.
+
+    The numbers are safe by then. args.plot becomes the file of the figure, None without one.
+    """
+    try:
+        if not args.plot and not args.no_plot:
+            path = plot.default_path(results)
+            check_outputs((args.json, args.csv, path), inputs)
+            args.plot = path
+        if args.plot or args.show:
+            plot.draw(results, seeds, args.plot, panels=args.panels, show=args.show)
+    except InputError as error:
+        complain(error)
+        args.plot = None
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Standard library only, so that a wrong command line is answered at once.
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import math
 import multiprocessing
@@ -22,6 +23,18 @@ LARGEST = 2**63 - 1  # that torch takes for a seed or a size
 PARSERS: list[argparse.ArgumentParser | None] = []
 
 
+# Signals that end a program in good order, where the system has them.
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
+
+
+# Whether the program is one that torchrun may start several times, as one run; see `run`.
+distributes = False
+
+
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, and what to do."""
 
@@ -30,8 +43,12 @@ class SaidByFirst(InputError):
     """An error of the first of several processes, which prints it."""
 
 
+class OthersLeft(InputError):
+    """Other processes of the run have ended. Printed unless one of them has said why."""
+
+
 def say(message: str) -> None:
-    """Print one line on stdout, at once; under torchrun only the first process does."""
+    """Print one line on stdout, at once; of several processes of one run only the first does."""
     if is_first():
         print(one_line(message), flush=True)
 
@@ -43,21 +60,27 @@ def complain(error: InputError) -> None:
     only one of them has is printed, too.
     """
     line = f"error: {one_line(error)}"
-    if not isinstance(error, SaidByFirst) and not said_by_another(line):
-        print(line, file=sys.stderr, flush=True)
+    silent = isinstance(error, SaidByFirst) or (isinstance(error, OthersLeft) and marks())
+    if not silent and not said_by_another(line):
+        print_error(line)
+
+
+def print_error(line: str) -> None:
+    """Print a line on stderr, or on stdout where there is no stderr any more."""
+    print(line, file=sys.stderr, flush=True)
+    if getattr(sys.stderr, "failure", None):
+        print(line, flush=True)
 
 
 def said_by_another(line: str) -> bool:
-    """Whether another process of this torchrun and machine prints the line.
+    """Whether another process of this run and machine prints the line; else this one has to.
 
-    The first that comes leaves a mark in the folder that torchrun makes for them. Where there is
-    none, everyone has to print.
+    The first that comes leaves a mark in the folder that torchrun makes for them.
     """
-    # FOLDER/LOCAL_RANK/error.json; "" where torchrun was told to make no folder.
-    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
-    if not under_torchrun() or file.name != "error.json":
+    folder = common_folder()
+    if folder is None:
         return False
-    mark = file.parent.parent / f"said_{hashlib.sha256(line.encode()).hexdigest()}"
+    mark = folder / f"said_{hashlib.sha256(line.encode()).hexdigest()}"
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -67,15 +90,33 @@ def said_by_another(line: str) -> bool:
     return False
 
 
+def marks() -> list[Path]:
+    """The marks of what processes of this run have said when they ended."""
+    folder = common_folder()
+    return list(folder.glob("said_*")) if folder else []
+
+
+def common_folder() -> Path | None:
+    """The folder that torchrun makes for the processes of a machine; None where there is none."""
+    # FOLDER/LOCAL_RANK/error.json; "" where torchrun was told to make no folder.
+    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    return file.parent.parent if is_shared() and file.name == "error.json" else None
+
+
 def warn(message: str) -> None:
     """Print one line on stderr; the run goes on."""
     if is_first():
-        print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
+        print_error(f"warning: {one_line(message)}")
 
 
 def is_first() -> bool:
-    """Whether this is the only process, or the first of those that torchrun has started."""
-    return not under_torchrun() or os.environ["RANK"] == "0"
+    """Whether this is the only process of the run, or the first."""
+    return not is_shared() or os.environ["RANK"] == "0"
+
+
+def is_shared() -> bool:
+    """Whether several processes of one run share the console."""
+    return distributes and under_torchrun() and os.environ["WORLD_SIZE"] != "1"
 
 
 def under_torchrun() -> bool:
@@ -93,6 +134,21 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let the signals that end a program call `handler`, but for those that nohup has it ignore."""
+    before = {}
+    for number in STOPPING:
+        kept = number in STOPPING[2:] and signal.getsignal(number) is signal.SIG_IGN
+        if not kept:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def one_line(text: object) -> str:
@@ -118,28 +174,114 @@ def escape(text: str, encoding: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def run(main: Callable[[], int | None]) -> int:
+def run(
+    main: Callable[[], int | None], *, distributed: bool = False, needs_console: bool = True
+) -> int:
     """Call `main` and return its exit code (None: 0), or 2 after one line for an InputError.
 
-    Signals end with 128 + their number, after one line.
+    Signals end with 128 + their number, after one line. distributed: torchrun may start several
+    processes of this program as one run; other programs are alone, whatever the environment says.
+    needs_console: what the program prints is its result, so that it returns 1 where stdout has
+    taken no more; others go on without.
     """
+    global distributes
+    before, distributes = (distributes, sys.stdout, sys.stderr), distributed
+    fill_closed_streams()
+    stdout = Stream(sys.stdout, outlived=not needs_console)
+    sys.stdout, sys.stderr = stdout, Stream(sys.stderr)
+    try:
+        code = exit_code(main)
+        stdout.flush()
+        if stdout.failure and needs_console:
+            print_error(f"error: cannot write to stdout: {stdout.failure}")
+        return code or int(needs_console and stdout.failure is not None)
+    except BrokenPipeError:
+        # The reader of stdout (head, less) has left; Python would complain again when it flushes at
+        # exit.
+        stdout.discard()
+        return 1
+    finally:
+        distributes, sys.stdout, sys.stderr = before
+
+
+def exit_code(main: Callable[[], int | None]) -> int:
+    """Call `main`; see `run`."""
     try:
         with ending_workers(), knowing_options():
             return main() or 0
     except InputError as error:
         complain(error)
         return 2
+    except (OSError, ImportError) as error:
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise
+        complain(InputError(f"{error}; raise the limit (ulimit -n)"))
+        return 2
     except Interrupted as interruption:
-        print(one_line(interruption), file=sys.stderr, flush=True)
+        line = one_line(interruption)
+        if not said_by_another(line):
+            print_error(line)
         return 128 + interruption.number
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
+        print_error("interrupted")
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of stdout (head, less) has left; Python would complain again when it flushes at
-        # exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def fill_closed_streams() -> None:
+    """Open the null device in the place of standard streams that are closed.
+
+    Else the next file to be opened would get their number, and what libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # gets the smallest number that is free
+
+
+class Stream:
+    """A standard stream that notes its first failure, and takes anything afterwards.
+
+    stream: None if it was closed when the program started. outlived: not even the end of a pipe's
+    reader is an error.
+    """
+
+    def __init__(self, stream: Any, *, outlived: bool = True) -> None:
+        self.stream = stream
+        self.outlived = outlived
+        self.failure: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        if self.stream is None:
+            self.failure = "it is closed"
+        elif not self.failure:
+            self._attempt(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None and not self.failure:
+            self._attempt(self.stream.flush)
+
+    def isatty(self) -> bool:
+        return self.stream is not None and self.stream.isatty()
+
+    def _attempt(self, function: Callable[[], Any]) -> None:
+        try:
+            function()
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and not self.outlived:
+                raise
+            self.failure = error.strerror or str(error)
+            self.discard()
+
+    def discard(self) -> None:
+        """Send what is still to be written nowhere: at exit, Python would complain again."""
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 @contextlib.contextmanager

@@ -157,4 +157,4 @@ def load_network(theta: Checkpoint, arch: str, *, image_size: int) -> nn.Module:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, distributed=True))

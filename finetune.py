@@ -160,4 +160,4 @@ def read_data(args: argparse.Namespace) -> tuple[Images, Images, list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, distributed=True, needs_console=False))

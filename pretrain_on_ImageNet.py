@@ -151,4 +151,4 @@ def write_theta_r(
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, distributed=True, needs_console=False))

@@ -1,6 +1,8 @@
 """The two kinds of data set: image files, and pixels in memory."""
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +13,10 @@ from torch.utils.data import Dataset
 from .decode import decode, stderr_to
 from .folder import Samples
 from .transforms import resize
+from .workers import alive
+
+# Half of the system calls of Python's open, and no wait for what is at the other end.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Unreadable(Exception):
@@ -73,6 +79,7 @@ class ImageFiles(Images):
                 except Exception as error:
                     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                     images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
+                alive()
         return images
 
 
@@ -84,14 +91,30 @@ class ImageArray(Images):
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels))
 
     def images(self, indices: Sequence[int]) -> list[Tensor | Unreadable]:
-        return [resize(self.pixels[index].permute(2, 0, 1), self.image_size) for index in indices]
+        images: list[Tensor | Unreadable] = []
+        for index in indices:
+            images.append(resize(self.pixels[index].permute(2, 0, 1), self.image_size))
+            alive()
+        return images
 
 
 def read_file(path: bytes) -> bytes | OSError:
     """The bytes of a file, or the error of reading it."""
+    alive()
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        # Opening a named pipe would wait for its writer; the flag is for one that comes between.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return OSError(errno.EINVAL, "no regular file")
+        descriptor = os.open(path, FLAGS)
+        try:
+            parts = [os.read(descriptor, status.st_size + 1)]
+            # Less than all: a file on a network, or one of more than 2 GiB.
+            while len(parts[-1]) and sum(map(len, parts)) != status.st_size:
+                parts.append(os.read(descriptor, 1 << 20))
+        finally:
+            os.close(descriptor)
+        return b"".join(parts)
     except OSError as error:
         return error
 

@@ -6,19 +6,22 @@ which an epoch was interrupted. The global random generators are not touched.
 """
 
 import atexit
-import signal
-import threading
+import contextlib
+import math
+import mmap
 from collections.abc import Iterator
 from itertools import compress
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from console import InputError, end_workers, warn
 
 from .images import Images, Unreadable
 from .transforms import augment, generator_for, normalize
+from .workers import AHEAD, PATIENCE, Pool
 
 MAX_UNREADABLE = 0.01
 
@@ -71,11 +74,11 @@ class Loader:
 
     Images are normalised and in channels_last. `len()` is the number of batches in a whole epoch,
     num_images the number of images in the data set. In distributed training every process gets its
-    share of each batch.
+    share of each batch. patience: seconds in which at least one image must be read.
 
     An image that cannot be read is reported once. In training the next readable one of its class
     replaces it; in validation it is left out, so that a batch may be smaller or missing. Iterating
-    raises InputError when more than 1 % of the images cannot be read.
+    raises InputError when more than 1 % of the images cannot be read, and as Pool.answers does.
     """
 
     def __init__(
@@ -90,23 +93,13 @@ class Loader:
     ) -> None:
         self.num_images = len(dataset)
         self.device = torch.device(device)
+        self.patience: float = PATIENCE
         self._order = order
+        self._num_workers = num_workers
+        self._batches = Batches(dataset, order, seed=seed, train=train)
+        self._pool: Pool | None = None
         self._unreadable: dict[str, str] = {}
         self._epochs = 0  # begun so far
-        pinned = self.device.type == "cuda"
-        if pinned:
-            threading.excepthook = pinning_ended
-        self._batches = DataLoader(
-            Batches(dataset, seed=seed, train=train),
-            sampler=order,
-            batch_size=None,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=pinned,
-            worker_init_fn=ignore_signals,
-            # By default DataLoader draws from the global generator.
-            generator=torch.Generator().manual_seed(seed),
-        )
 
     def __len__(self) -> int:
         return len(self._order)
@@ -135,41 +128,42 @@ class Loader:
         return self._order.weight(batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        try:
-            for batch in self._start():
-                if isinstance(batch, InputError):
-                    # Not `raise batch`: its traceback and this frame would hold each other, and
-                    # workers that end by garbage collection take ten seconds.
-                    raise InputError(str(batch))
-                images, labels, unreadable = batch
-                self._report(unreadable)
-                if images is not None:
-                    images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-                    yield normalize(images), labels.to(self.device, non_blocking=True)
-        # RuntimeError "DataLoader worker": a worker died. ConnectionError, EOFError: it died while
-        # it sent a batch. RuntimeError "Pin memory thread": the same, seen through pinned memory.
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            known = ("DataLoader worker (pid", "Pin memory thread exited")
-            if isinstance(error, RuntimeError) and not str(error).startswith(known):
-                raise
-            raise InputError(
-                "a process that loads images was killed, perhaps for want of (shared) memory; "
-                "try a smaller --num_workers"
-            ) from error
-
-    def _start(self) -> Iterator:
-        """Start an epoch of the DataLoader, without torch's handler of SIGCHLD.
-
-        That raises an error wherever the main process happens to be when a worker dies, even
-        within a step or while it writes files. Without it the loader notices within five seconds,
-        at the next batch.
-        """
         self._epochs += 1
-        before = signal.getsignal(signal.SIGCHLD)
-        batches = iter(self._batches)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-        return batches
+        places = AHEAD * self._num_workers or 1
+        numbers = range(self._order.first_batch, len(self))
+        tasks = ((self._order.epoch, number, i % places) for i, number in enumerate(numbers))
+        if self._num_workers:
+            batches = self._start().in_order(tasks, self._take)
+        else:
+            batches = map(self._take, map(self._batches, tasks))
+        yield from filter(None, batches)
+        self._batches.release()
+
+    def _start(self) -> Pool:
+        """The processes that read images; they stay from epoch to epoch."""
+        if self._pool is None:
+            self._batches.share(AHEAD * self._num_workers)
+            self._pool = Pool(self._batches, option="--num_workers")
+            for _ in range(self._num_workers):
+                self._pool.start()
+        self._pool.patience = self.patience
+        return self._pool
+
+    def _take(self, answer: Any) -> tuple[Tensor, Tensor] | None:
+        """The batch of an answer of `Batches`, on the device; None without a readable image."""
+        if isinstance(answer, InputError):
+            # Not `raise answer`: its traceback and this frame would hold each other.
+            raise InputError(str(answer))
+        pixels, labels, unreadable = answer
+        self._report(unreadable)
+        if pixels is None:
+            return None
+        batch = self._batches.pixels(pixels, len(labels)), torch.from_numpy(labels)
+        if self.device.type == "cuda":
+            batch = tuple(part.pin_memory().to(self.device, non_blocking=True) for part in batch)
+        images, labels = batch
+        # Also a copy: the place of the batch is free for another one.
+        return normalize(images.to(self.device).permute(0, 3, 1, 2)), labels.to(self.device)
 
     def _report(self, unreadable: dict[str, str]) -> None:
         """Warn of paths not seen before; raise InputError when they are too many."""
@@ -188,11 +182,10 @@ class Loader:
             warn(f"cannot read {path}: {why}")
 
 
-class BatchOrder(Sampler):
+class BatchOrder:
     """The batches of one epoch, as (epoch, indices).
 
-    The epoch travels with the indices because persistent workers keep their first copy of the data
-    set. A batch holds the same images for any number of processes, of which number `rank` takes
+    A batch holds the same images for any number of processes, of which number `rank` takes
     every `world_size`-th.
     """
 
@@ -217,6 +210,7 @@ class BatchOrder(Sampler):
         self.first_batch = 0
         # BatchNorm cannot train on one image: at 32 x 32 the last maps of ResNet-50 are 1 x 1.
         self.smallest = batch_size if drop_last else 2 * world_size if shuffle else 1
+        self._permutation: tuple[int, Tensor] | None = None  # of the newest epoch
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -235,45 +229,84 @@ class BatchOrder(Sampler):
         return len(range(self.rank, size, self.world_size)) * self.world_size / size
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        if self.shuffle:
-            order = torch.randperm(
-                self.num_images, generator=generator_for(self.seed, self.epoch)
-            ).tolist()
-        else:
-            order = list(range(self.num_images))
         for batch in range(self.first_batch, len(self)):
-            start = batch * self.batch_size
-            indices = order[start : start + self.batch_size]
-            yield self.epoch, indices[self.rank :: self.world_size]
+            yield self.epoch, self.indices(self.epoch, batch)
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """The images of one batch of an epoch that this process has."""
+        if self._permutation is None or self._permutation[0] != epoch:
+            order = torch.arange(self.num_images)
+            if self.shuffle:
+                generator = generator_for(self.seed, epoch)
+                order = torch.randperm(self.num_images, generator=generator)
+            self._permutation = epoch, order
+        start = batch * self.batch_size
+        indices = self._permutation[1][start : start + self.batch_size]
+        return indices[self.rank :: self.world_size].tolist()
 
 
-class Batches(Dataset):
-    """The data set as a worker sees it: an item is a whole batch.
+class Batches:
+    """The data set as a worker sees it: called with a task, it gives a whole batch.
 
-    Item (epoch, indices) is (images uint8 [N, s, s, 3] or None, labels int64 [N], path -> reason of
-    unreadable images). An InputError is returned, not raised: DataLoader would bury its line in a
-    traceback.
+    A task is (epoch, number of the batch, place), since persistent workers keep their first copy of
+    the data set. The answer is (pixels, labels int64 [N], path -> reason of unreadable images);
+    pixels: for `pixels`, None without a readable image.
+
+    Pixels lie in memory that the processes share, of no name: /dev/shm may be small, and a pipe is
+    slow. A process that was not forked has none, and gives the pixels themselves.
     """
 
-    def __init__(self, dataset: Images, *, seed: int, train: bool) -> None:
+    def __init__(self, dataset: Images, order: BatchOrder, *, seed: int, train: bool) -> None:
         self.dataset = dataset
+        self.order = order
         self.seed = seed
         self.train = train
+        self.memory: mmap.mmap | None = None
+        self.places: Tensor | None = None  # uint8 [places, N, s, s, 3]
 
-    def __getitem__(
-        self, key: tuple[int, list[int]]
-    ) -> tuple[Tensor | None, Tensor, dict[str, str]] | InputError:
-        epoch, indices = key
+    def share(self, places: int) -> None:
+        """Reserve memory for so many batches, which processes that are forked now will share.
+
+        Raises InputError where there is not enough.
+        """
+        images = -(-self.order.batch_size // self.order.world_size)
+        shape = (places, min(images, len(self.dataset)), *2 * [self.dataset.image_size], 3)
+        try:
+            self.memory = mmap.mmap(-1, math.prod(shape))
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"not enough memory for {places} batches of {images} images; give a smaller "
+                "--num_workers or --batch_size"
+            ) from error
+        self.places = torch.frombuffer(self.memory, dtype=torch.uint8).view(shape)
+
+    def release(self) -> None:
+        """Give the memory back to the system until the next batch is written."""
+        if self.memory is not None:
+            with contextlib.suppress(OSError, AttributeError):  # Linux only
+                self.memory.madvise(mmap.MADV_REMOVE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "memory": None, "places": None}
+
+    def pixels(self, pixels: int | np.ndarray, count: int) -> Tensor:
+        """The images of an answer, uint8 [count, s, s, 3]; valid until its place is used again."""
+        if isinstance(pixels, int):
+            return self.places[pixels, :count]
+        return torch.from_numpy(pixels)
+
+    def __call__(
+        self, task: tuple[int, int, int]
+    ) -> tuple[int | np.ndarray | None, np.ndarray, dict[str, str]]:
+        epoch, number, place = task
+        indices = self.order.indices(epoch, number)
         images = self.dataset.images(indices)
         unreadable = {image.path: image.reason for image in images if isinstance(image, Unreadable)}
         if self.train:
-            try:
-                images = [
-                    self.substitute(index, unreadable) if isinstance(image, Unreadable) else image
-                    for index, image in zip(indices, images, strict=True)
-                ]
-            except InputError as error:
-                return error
+            images = [
+                self.substitute(index, unreadable) if isinstance(image, Unreadable) else image
+                for index, image in zip(indices, images, strict=True)
+            ]
             images = [
                 augment(image, seed=self.seed, epoch=epoch, index=index)
                 for index, image in zip(indices, images, strict=True)
@@ -281,9 +314,15 @@ class Batches(Dataset):
         elif unreadable:
             readable = [not isinstance(image, Unreadable) for image in images]
             indices, images = list(compress(indices, readable)), list(compress(images, readable))
+        labels = self.dataset.labels[indices].numpy()
+        if not images:
+            return None, labels, unreadable
         # The images are views of [H, W, 3] memory, and quickest to copy in that order.
-        batch = torch.stack([image.permute(1, 2, 0) for image in images]) if images else None
-        return batch, self.dataset.labels[indices], unreadable
+        views = [image.permute(1, 2, 0) for image in images]
+        if self.places is None:
+            return torch.stack(views).numpy(), labels, unreadable
+        torch.stack(views, out=self.places[place, : len(views)])
+        return place, labels, unreadable
 
     def substitute(self, index: int, unreadable: dict[str, str]) -> Tensor:
         """The next readable image of the class of image `index`; unreadable ones are added.
@@ -300,24 +339,6 @@ class Batches(Dataset):
             unreadable[image.path] = image.reason
         path, reason = next(iter(unreadable.items()))
         raise InputError(f"no image of a class can be read, such as {path}: {reason}")
-
-
-def ignore_signals(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the main process, although they may reach the whole group.
-
-    The main process saves its state first; the workers end with it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def pinning_ended(error: threading.ExceptHookArgs) -> None:
-    """Print the error that ends a thread, but not of torch's thread for pinned memory.
-
-    That ends when a worker is killed, which the loader reports in one line.
-    """
-    if "_pin_memory_loop" not in getattr(error.thread, "name", ""):
-        threading.__excepthook__(error)
 
 
 # After an uncaught error multiprocessing would wait for the workers for ever.

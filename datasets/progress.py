@@ -25,7 +25,7 @@ class Progress(tqdm):
         done: int = 0,
         lines: bool = False,
     ) -> None:
-        on_terminal = sys.stderr.isatty()
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
         super().__init__(
             loader,
             name,

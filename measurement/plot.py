@@ -4,7 +4,8 @@ matplotlib is imported when something is drawn, so that no other command waits f
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,22 +133,39 @@ def label_layers(axes: Any, result: Result) -> None:
 def make_figure(panels: int, columns: int = COLUMNS, *, show: bool = False) -> tuple[Any, list]:
     """An empty figure and its axes, at most `columns` in a row; show: for pyplot to show.
 
-    Raises InputError where matplotlib is not installed.
+    Raises InputError where matplotlib is not installed, or is set up for what is not here.
     """
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
     try:
-        from matplotlib import figure as figures
+        create = figure_class(show)
+        figure = create(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
     except ImportError as error:
         without = offer(" or add --no_plot")
         raise InputError(f"no figure: {error}; install matplotlib{without}") from error
-    create = figures.Figure
+    except Exception as error:
+        raise undrawn(error) from error
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def figure_class(show: bool) -> Callable[..., Any]:
+    """matplotlib's figure without a window; show: pyplot's, in a window."""
     if show:
         from matplotlib import pyplot
 
-        create = pyplot.figure
-    columns = min(panels, columns)
-    rows = -(-panels // columns)
-    figure = create(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+        return pyplot.figure
+    # MPLBACKEND may name a window system that is not here, a notebook's for instance, with which
+    # matplotlib cannot even be imported.
+    backend = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = backend
+    return Figure
 
 
 def line_style(number: int) -> dict[str, Any]:
@@ -266,7 +284,8 @@ def with_glyphs(text: Any) -> str:
 def save_figure(figure: Any, path: Path) -> None:
     """Write the figure in the format that the file name ends in (PNG without one).
 
-    Raises InputError for a format that matplotlib cannot write, and where the disk refuses.
+    Raises InputError for a format that matplotlib cannot write, where the disk refuses, and where a
+    setting of the user's matplotlib asks for what is not here, such as LaTeX.
     """
     format_ = path.suffix.removeprefix(".").lower() or "png"
     known = figure.canvas.get_supported_filetypes()
@@ -274,4 +293,18 @@ def save_figure(figure: Any, path: Path) -> None:
         raise InputError(f"cannot draw {path}: no such format; one of {', '.join(sorted(known))}")
     escape_missing(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=format_, dpi=150)
+        try:
+            figure.savefig(temporary, format=format_, dpi=150)
+        except OSError:
+            raise
+        except Exception as error:
+            raise undrawn(error, path) from error
+
+
+def undrawn(error: Exception, path: Path | None = None) -> InputError:
+    """The error of a figure that matplotlib, as it is set up here, cannot draw."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"cannot draw {path or 'the figure'}: {reason}; look at matplotlib's settings "
+        "(text.usetex, MPLBACKEND), give another format, or add --no_plot"
+    )

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 from checkpoints import ROOT
 
+import console
 from console import (
     ArgumentParser,
     InputError,
     SaidByFirst,
+    handling_signals,
     integer,
     number,
     offer,
@@ -67,6 +70,87 @@ def test_reader_of_stdout_may_leave():
     assert process.wait(timeout=30) == 1
 
 
+# A console that is gone
+
+SCRIPT = """
+import sys
+import console
+
+def main():
+    console.say("first")
+    console.warn("odd")
+    print("second")
+    with open(sys.argv[1], "w") as file:
+        file.write("done")
+    if sys.argv[3:]:
+        raise console.InputError("bad")
+
+sys.exit(console.run(main, needs_console=sys.argv[2] == "needs"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "out", "err"),
+    [
+        (">/dev/full", 1, None, "warning: odd\nerror: cannot write to stdout: No space left *\n"),
+        (">&-", 1, None, "warning: odd\nerror: cannot write to stdout: it is closed\n"),
+        ("2>/dev/full", 0, "first\nwarning: odd\nsecond\n", None),
+        ("2>&-", 0, "first\nwarning: odd\nsecond\n", None),
+        (">/dev/full 2>&1", 1, None, None),
+        (">&- 2>&- <&-", 1, None, None),
+    ],
+)
+@pytest.mark.parametrize("program", ["needs", "outlives"])
+@pytest.mark.parametrize("bad", ["", "bad"])
+def test_console_that_is_gone(redirection, code, out, err, program, bad, tmp_path):
+    """The work is done, and what a stream is left for is said there; nothing else is printed."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), program, *bad.split()]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *words],
+        **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60},
+    )
+    assert (tmp_path / "out").read_text() == "done"
+    if program == "outlives":
+        code, err = 0, err and "warning: odd\n"
+    if bad:
+        code = 2
+        out, err = (out and out + "error: bad\n", err and err.replace("odd\n", "odd\nerror: bad\n"))
+    assert done.returncode == code
+    assert done.stdout == (out or "")
+    assert re.fullmatch((err or "").replace("*", ".*"), done.stderr), done.stderr
+
+
+def test_program_that_outlives_the_reader_of_its_lines(tmp_path):
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), "outlives"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"warning: odd\n"
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+    assert (tmp_path / "out").exists()
+
+
+# Signals
+
+
+def test_signals_that_nohup_has_ignored_stay_so():
+    number = signal.SIGHUP
+    before = signal.signal(number, signal.SIG_IGN)
+    numbers = []
+    try:
+        with handling_signals(lambda number, frame: numbers.append(number)):
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert numbers == [signal.SIGUSR1, signal.SIGINT]
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -116,6 +200,7 @@ RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 @pytest.fixture
 def become(monkeypatch, tmp_path):
     """Makes this process the one of the given rank that torchrun starts on this machine."""
+    monkeypatch.setattr(console, "distributes", True)  # as `run` does
 
     def set_rank(rank, *, error_file=None):
         file = tmp_path / "attempt_0" / str(rank) / "error.json"
@@ -147,17 +232,31 @@ def test_one_stray_variable_silences_nobody(stray, monkeypatch, capsys):
     assert capsys.readouterr() == ("said\n", "warning: warned\n")
 
 
+def test_program_that_is_never_distributed_speaks_whatever_the_environment_says(become, capsys):
+    def main():
+        say("said")
+        warn("warned")
+
+    become(1)
+    for rank in range(2):
+        become(1)
+        assert run(main) == 0
+        assert run(raiser(InputError("no such folder"))) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("said\n", "warning: warned\nerror: no such folder\n"), rank
+
+
 def test_error_that_all_processes_have_is_printed_once(become, capsys):
     for rank in (1, 0):
         become(rank)
-        assert run(raiser(InputError("no such folder"))) == 2
+        assert run(raiser(InputError("no such folder")), distributed=True) == 2
     assert capsys.readouterr().err == "error: no such folder\n"
 
 
 def test_error_of_one_process_alone_is_printed_whichever_it_is(become, capsys):
     for rank in (0, 1):
         become(rank)
-        run(raiser(InputError(f"only {rank} has it")))
+        run(raiser(InputError(f"only {rank} has it")), distributed=True)
     assert capsys.readouterr().err == "error: only 0 has it\nerror: only 1 has it\n"
     become(1)
     run(raiser(SaidByFirst("the first one prints it")))
@@ -168,7 +267,7 @@ def test_error_of_one_process_alone_is_printed_whichever_it_is(become, capsys):
 def test_error_is_printed_by_all_where_they_share_no_folder(error_file, become, capsys):
     for rank in (0, 1):
         become(rank, error_file=error_file)
-        run(raiser(InputError("no such folder")))
+        run(raiser(InputError("no such folder")), distributed=True)
     assert capsys.readouterr().err == "error: no such folder\n" * 2
 
 
@@ -180,7 +279,7 @@ def test_error_that_all_processes_of_torchrun_have_is_printed_once(tmp_path):
         "from console import InputError, run\n"
         "def main():\n"
         "    raise InputError('no such folder')\n"
-        "sys.exit(run(main))\n"
+        "sys.exit(run(main, distributed=True))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script)]

@@ -17,6 +17,8 @@ from console import InputError, run
 from datasets.images import ImageArray
 from datasets.loader import BatchOrder, make_loader
 from models import build, checkpoint
+from training import distributed
+from training.device import choose_device
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,3 +157,68 @@ def test_signal_saves_and_resuming_gives_the_same_numbers(task):
     (loss, parameters), (straight_loss, straight) = results
     assert loss == straight_loss
     assert all(torch.equal(parameters[key], value) for key, value in straight.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_process_is_one_line_of_the_other(task, rank):
+    process = torchrun(options(task, f"killed{rank}", "--log_interval", 1, "--max_epoch", 50))
+    assert any("epoch 1, iteration 3/" in line for line in process.stdout)
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environments = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids}
+    (pid,) = [pid for pid, words in environments.items() if f"RANK={rank}".encode() in words]
+    os.kill(int(pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode != 0
+    assert err.count("error: another process of this run was killed or has failed") == 1, err
+    assert "Connection closed" not in err
+
+
+# What others have left in the environment
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets variables; those of torchrun that are not given are not there."""
+
+    def set_all(**values):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+@pytest.mark.parametrize("more", [{}, {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1"}])
+def test_single_process_trains_alone(environment, more):
+    environment(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", **more)
+    distributed.start(torch.device("cpu"))
+    assert distributed.world_size() == 1
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ("0", "2"),
+            r"^RANK=0 .* without MASTER_ADDR and MASTER_PORT; .*torchrun",
+        ),
+        (("x", "2"), r"^RANK is 'x' in the environment"),
+        (("0", ""), r"^WORLD_SIZE is '' in the environment"),
+        (("2", "2", "here"), "with a RANK that is too large"),
+    ],
+)
+def test_several_processes_that_cannot_meet_are_one_line(environment, values, message):
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+    more = {"MASTER_PORT": "1"} if values[2:] else {}
+    environment(**dict(zip(names, values, strict=False)), LOCAL_RANK="0", **more)
+    with pytest.raises(InputError, match=message):
+        distributed.start(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "lazy", "xla", "", "nonsense"])
+def test_device_that_cannot_compute_is_one_line(name):
+    with pytest.raises(InputError, match=rf"^--device {name} cannot be used here: .*; give cpu"):
+        choose_device(name)

@@ -305,9 +305,6 @@ from datasets.images import ImageArray
 from datasets.loader import make_loader
 from console import InputError, Interrupted, run
 
-# torch gives each worker so many seconds to end: 5, but then the test could not tell.
-torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 600
-
 class Slow(ImageArray):
     def images(self, indices):
         if 0 not in indices:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import drawn_images
@@ -22,7 +21,7 @@ from PIL import Image
 from console import InputError
 from datasets import load
 from datasets.images import ImageArray, ImageFiles
-from datasets.loader import make_loader, pinning_ended
+from datasets.loader import make_loader
 from datasets.transforms import normalize
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +116,6 @@ def test_order_differs_between_epochs_and_seeds_and_repeats_between_runs():
     assert all(sorted(order) == list(range(40)) for run in orders for order in run)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_four_workers_augment_eight_images_in_eight_ways_and_anew_next_epoch():
     dataset = in_memory(1, size=32)
     dataset = ImageArray(dataset.pixels.expand(8, -1, -1, -1).numpy(), [0] * 8, image_size=32)
@@ -299,30 +297,6 @@ def test_killed_worker_is_an_error_in_one_line():
         list(loader_of(dataset, train=False, num_workers=1))
 
 
-def test_killed_worker_is_one_line_with_pinned_memory_too(monkeypatch):
-    """There a thread takes the batches, and torch says only that it has ended."""
-
-    def start(self):
-        raise RuntimeError("Pin memory thread exited unexpectedly")
-
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", start)
-    with pytest.raises(InputError, match=r"^a process that loads images was killed.*num_workers$"):
-        list(loader_of(in_memory(12)))
-
-
-def test_thread_of_pinned_memory_that_dies_prints_no_traceback(capsys):
-    def _pin_memory_loop():
-        raise ConnectionResetError
-
-    for target, said in ((_pin_memory_loop, False), (lambda: [][0], True)):
-        thread = threading.Thread(target=target)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threading, "excepthook", pinning_ended)
-            thread.start()
-            thread.join()
-        assert ("Traceback" in capsys.readouterr().err) is said
-
-
 def test_workers_leave_interrupts_to_the_main_process(drawn):
     others = set(multiprocessing.active_children())
     loader = loader_of(drawn[0], num_workers=2, batch_size=2)
@@ -332,7 +306,8 @@ def test_workers_leave_interrupts_to_the_main_process(drawn):
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
     for process in workers:
-        os.kill(process.pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(process.pid, number)
     assert count + sum(len(labels) for _, labels in batches) == 26
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import statistics
@@ -849,11 +850,45 @@ def test_two_outputs_of_one_name_are_refused(options, files, step_3, tmp_path, m
 
 
 def test_figure_does_not_replace_another_output_by_its_default_name(files, step_3, tmp_path):
-    before = contents(tmp_path)
-    ran = step_3(*files, "--csv", tmp_path / "b_transferability.png")
-    assert ran.returncode == 2
+    table = tmp_path / "b_transferability.png"
+    ran = step_3(*files, "--csv", table)
+    assert ran.returncode == 1
     assert "b_transferability.png: it is another output" in ran.stderr
-    assert contents(tmp_path) == before
+    assert table.read_text().startswith("b,")
+
+
+@pytest.mark.parametrize("fault", ["folder", "latex", "format"])
+def test_numbers_come_first_where_the_figure_cannot_be_written(
+    fault, files, step_3, tmp_path, monkeypatch
+):
+    import matplotlib
+
+    plot = []
+    if fault == "folder":
+        (tmp_path / "b_transferability.png").mkdir()
+    elif fault == "latex":
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    else:
+        plot = ["--plot", tmp_path / "x.nonsense"]
+    numbers = [tmp_path / name for name in ("x.json", "x.csv")]
+    ran = step_3(*files, *plot, "--json", numbers[0], "--csv", numbers[1])
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stderr.splitlines() if not line.startswith("warning")]
+    assert line.startswith(("error: cannot write", "error: cannot draw"))
+    assert "Transferability:" in ran.stdout
+    assert ran.stdout.splitlines()[-2:] == list(map(str, numbers))
+    assert all(path.stat().st_size for path in numbers)
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_window_system_of_a_notebook_does_no_harm(files, tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.nowhere"}
+    command = [sys.executable, str(ROOT / "cal_transferability.py"), *map(str, files)]
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": 100}
+    ran = subprocess.run([*command, "--plot", str(tmp_path / "x.png")], **options)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "x.png").stat().st_size
 
 
 # The published figure

@@ -30,10 +30,13 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
         name = f"cuda:{gpu_of_process()}"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here: {reason}") from error
+        # As used in training: meta has no values, and others lack half of what torch can do.
+        torch.ones(2, device=device).sum().item()
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"--device {name} cannot be used here: {reason}; give cpu, cuda or auto"
+        ) from error
     if device.type == "cuda":
         if device.index is not None:
             torch.cuda.set_device(device)
@@ -46,7 +49,7 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
 
 def gpu_of_process() -> int:
     """Number of the GPU of this process under torchrun. Raises InputError if there are too few."""
-    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    number, gpus = distributed.number_from("LOCAL_RANK"), torch.cuda.device_count()
     if gpus and number >= gpus:
         raise InputError(
             f"torchrun has started more processes than this machine has GPUs ({gpus}); give "
@@ -79,7 +82,8 @@ def explain_errors(advice: str, *, compiled: bool = False) -> Iterator[None]:
     exception is put down to that.
     """
     try:
-        yield
+        with distributed.among_others():
+            yield
     except InputError:
         raise
     except Exception as error:

@@ -3,28 +3,82 @@
 Without torchrun there is one process, and no function here changes a number.
 """
 
+import contextlib
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from console import InputError, SaidByFirst, under_torchrun
+from console import InputError, OthersLeft, SaidByFirst, under_torchrun
+
+LOST = (
+    "another process of this run was killed or has failed; the same command with --resume goes on "
+    "from the last state"
+)
 
 
 def start(device: torch.device) -> None:
-    """Join the process group of torchrun, if there is one. device: of this process."""
+    """Join the process group of torchrun, if there is one. device: of this process.
+
+    Raises InputError where the environment speaks of several processes that cannot be joined.
+    """
     if not under_torchrun() or distributed.is_initialized():
         return
+    number, processes = number_from("RANK"), number_from("WORLD_SIZE")
+    if processes == 1:
+        return
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing or number >= processes:
+        lacks = f"without {' and '.join(missing)}" if missing else "with a RANK that is too large"
+        raise InputError(
+            f"RANK={number} and WORLD_SIZE={processes} speak of several processes, {lacks}; "
+            "start them by torchrun, or unset RANK and WORLD_SIZE for a single one"
+        )
     cuda = device.type == "cuda"
-    distributed.init_process_group(
-        "nccl" if cuda else "gloo",
-        # The others wait while the first one downloads or unpacks a data set.
-        timeout=timedelta(hours=1),
-        device_id=device if cuda else None,
+    try:
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo",
+            # The others wait while the first one downloads or unpacks a data set.
+            timeout=timedelta(hours=1),
+            device_id=device if cuda else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot join the other processes at {place}: {reason}") from error
+
+
+def number_from(name: str) -> int:
+    """A whole number from the environment. Raises InputError for anything else."""
+    text = os.environ[name]
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{name} is {text!r} in the environment, and no number; unset it")
+    return int(text)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an exception says that another process of the run is no longer there."""
+    words = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL", "Broken pipe")
+    return (
+        world_size() > 1
+        and isinstance(error, RuntimeError)
+        and (isinstance(error, distributed.DistError) or any(w in str(error) for w in words))
     )
+
+
+@contextlib.contextmanager
+def among_others() -> Iterator[None]:
+    """Turn the failure of an exchange with a process that has ended into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise OthersLeft(LOST) from error
 
 
 def stop() -> None:
@@ -75,7 +129,8 @@ def on_first(function: Callable[[], Any]) -> Any:
             outcome[0] = function()
         except InputError as error:
             failure, outcome[1] = error, str(error)
-    distributed.broadcast_object_list(outcome)
+    with among_others():
+        distributed.broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise failure or SaidByFirst(outcome[1])
     return outcome[0]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from console import say
 from datasets.loader import Loader
 from datasets.progress import Progress
+from datasets.workers import while_waiting
 
 from . import distributed
 from .device import mixed_precision
@@ -36,7 +37,12 @@ def fit(
     InputError when the loss is no longer finite, and Interrupted after a signal, the state saved.
     """
     run.loaders = tuple(loader for loader in (train_loader, val_loader) if loader is not None)
-    with stoppable(run.file):
+
+    def stop_waiting() -> None:
+        if run.file.stop_signal is not None:
+            run.save_if_due()
+
+    with stoppable(run.file), while_waiting(stop_waiting):
         if resume:
             run.resume()
         while run.epoch < run.schedule.epochs:

@@ -5,7 +5,6 @@ import glob
 import json
 import mmap
 import os
-import signal
 import sys
 import time
 import zlib
@@ -14,7 +13,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from console import InputError, Interrupted, SaidByFirst, offer, say, under_torchrun, warn
+from console import (
+    InputError,
+    Interrupted,
+    OthersLeft,
+    handling_signals,
+    offer,
+    say,
+    warn,
+)
 from models import checkpoint, formats
 from safe_io import atomic_path, locked, sha256, sibling, start_time
 
@@ -283,30 +290,28 @@ class ResumeFile:
 
 @contextlib.contextmanager
 def stoppable(file: ResumeFile) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask the run to save and stop; a second signal stops it at once.
+    """Let the signals that end a program ask the run to save and stop; a second one stops at once.
 
     Under torchrun a second signal is ignored, since torchrun forwards the one that its processes
     have received already. The first process saves and leaves after its step, for which it needs the
     others; these then fail, or torchrun kills them.
     """
-    repeated = under_torchrun()
+    repeated = "TORCHELASTIC_RUN_ID" in os.environ
 
     def ask(number: int, frame: FrameType | None) -> None:
         if file.stop_signal is not None and not repeated:
             raise Interrupted("stopped at once; --resume goes on from the last state", number)
-        if file.stop_signal is None and sys.stderr.isatty():
-            # Not print(), which the signal may have interrupted.
-            os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
+        if file.stop_signal is None and sys.stderr and sys.stderr.isatty():
+            # Not print(), which the signal may have interrupted; the terminal may be closed.
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\nstopping after this iteration; again: at once\n")
         file.stop_signal = file.stop_signal or number
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with handling_signals(ask):
+            yield
     except RuntimeError as error:
         # The collective operations of the others fail as soon as the first process has left.
         if file.writes or file.stop_signal is None:
             raise
-        raise SaidByFirst("the first process has left") from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        raise OthersLeft(distributed.LOST) from error
