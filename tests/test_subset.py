@@ -131,5 +131,5 @@ def test_limits_of_fine_tuning_are_recorded_and_belong_to_the_run(folder, tmp_pa
     assert (record["train_images"], record["val_images"]) == (12, 4)
     assert record["classes"] == ["a", "b"]
 
-    assert tune("--max_samples", 17) == 2
+    assert tune("--max_samples", 17, "--overwrite") == 2
     assert "--max_samples 17 is more than the 16 training images" in capsys.readouterr().err

@@ -299,7 +299,7 @@ def torchrun(monkeypatch, **changes):
 def test_gpu_of_a_process_is_the_current_one_and_joins_its_group(monkeypatch):
     current, joined = [], []
     torchrun(monkeypatch, RANK="1", LOCAL_RANK="1")
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: None)
+    monkeypatch.setattr(torch, "ones", lambda *a, **k: torch.zeros(2))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setattr(
