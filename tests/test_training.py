@@ -292,6 +292,7 @@ def test_device_that_is_not_here_is_one_line(name):
 def torchrun(monkeypatch, **changes):
     """Pretend to be a process of torchrun's."""
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **changes}
+    environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
 
