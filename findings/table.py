@@ -12,6 +12,7 @@ the figures.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -319,11 +320,38 @@ def regression_lines(view: View) -> Iterator[str]:
     yield f"  correlation of D and ln G over the sets {correlation:+.2f}"
 
 
+# --- Seen afterwards ---
+
+
+def exploratory_lines(view: View) -> Iterator[str]:
+    """What was noticed in the rows, and no test of anything."""
+    yield "exploratory: seen after the runs"
+    more_images = view.log_t("W") - view.log_t("E")
+    fit = hypotheses.slope_fit(view.log_n(), more_images, robust=True)
+    yield f"  slope on ln N of ln T(whole set) - ln T(896 images), both 420 steps: {words_of(fit)}"
+    random = view.log_t("N", labels="random") - view.log_t("E", seed=0)
+    log_k = np.log(view.column("classes", "E"))[random.index]
+    yield (
+        f"  Spearman of ln T(random labels) - ln T(true labels) and ln K: "
+        f"{spearman(random, log_k):+.2f} over {len(random)} sets"
+    )
+    shuffled = view.log_t("N", start="shuffled") - view.log_t("E")
+    yield (
+        f"  ln T(shuffled start) - ln T: {shuffled.mean():+.3f}, from {shuffled.min():+.3f} to "
+        f"{shuffled.max():+.3f} over {len(shuffled)} sets"
+    )
+
+
+def words_of(fit: Any) -> str:
+    """The slope of a fit, and over what its interval is."""
+    return f"{hypotheses.slope_words(fit)} over {fit.nobs:.0f} sets, HC3"
+
+
 def lines(view: View) -> Iterator[str]:
     """Everything, section by section."""
     yield from table_lines(view)
     yield from hypothesis_lines(view)
-    for section in (sensitivity_lines, described_lines, regression_lines):
+    for section in (sensitivity_lines, described_lines, regression_lines, exploratory_lines):
         yield ""
         yield from section(view)
 
