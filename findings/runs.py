@@ -32,6 +32,8 @@ OF_LAYERS = {
     "distance_r_b": "distance_r_b",
     "distance_a_b": "distance_a_b",
 }
+# Seeds of the draws that stand for an unknown theta_r: the first that is not theta_r itself.
+SUBSTITUTES = (1, 2)
 ADVICE = "remove it to run the row again"
 
 
@@ -56,10 +58,15 @@ def run_row(setup: Setup, row: Planned, settings: Mapping[str, Any]) -> None:
     record = read_json(path.with_suffix(".json"), advice=ADVICE)
     if record["parent_sha256"] != sha256(start):
         raise InputError(f"{path} was trained from another start; give another folder for --out")
-    files = ["-a", str(start), "-b", str(path)]
-    other_r = ["-r", "random:1", "--arch", str(setup.arch)]
-    (substitute,) = measured([*other_r, *files], setup.out, row.name)["results"]
-    (result,) = measured(["-r", str(setup.theta_r(row)), *files], setup.out, row.name)["results"]
+
+    def measure(r: str, *words: str) -> dict[str, Any]:
+        files = ["-r", r, "-a", str(start), "-b", str(path)]
+        return measured([*files, *words], setup.out, row.name)["results"][0]
+
+    draws = [measure(f"random:{seed}", "--arch", str(setup.arch)) for seed in SUBSTITUTES]
+    result = measure(str(setup.theta_r(row)))
+    # A draw may be theta_r itself.
+    others = [x["transferability"] for x in draws if x["layers"] != result["layers"]]
 
     # In the order of the columns of results.csv. The record has what the plan leaves empty.
     own = {column: row.cells[column] for column in ("dataset", "folder", "start", "labels")}
@@ -76,7 +83,7 @@ def run_row(setup: Setup, row: Planned, settings: Mapping[str, Any]) -> None:
         "processor": processor(record["device"]),
         "torch": torch.__version__,
         **{key: result[key] for key in MEANS},
-        "transferability_substitute": substitute["transferability"],
+        "transferability_substitute": others[0],
     }
     for key, word in OF_LAYERS.items():
         for layer in result["layers"]:

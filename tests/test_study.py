@@ -222,6 +222,16 @@ def test_companions_and_agreement_are_those_of_step_3(task, blocks, tmp_path):
     assert float(first["transferability_substitute"]) == substitute
 
 
+def test_substitute_is_not_theta_r_itself(task, tmp_path):
+    words = ["--max_epoch", "0", "--arch", "resnet50_w8", "--seed", "1"]
+    pretrain_on_ImageNet.main([*words, "-r", str(tmp_path / "r1.pth")])
+    assert study(task, tmp_path, [ROW], "-r", tmp_path / "r1.pth") == 0
+    (row,) = read_results(tmp_path)
+    t, substitute = float(row["transferability"]), float(row["transferability_substitute"])
+    assert substitute != t
+    assert substitute == pytest.approx(t, rel=0.2)
+
+
 def test_finished_study_changes_nothing_even_without_its_checkpoints(task, blocks, capsys):
     before = (blocks / "results.csv").read_bytes()
     for path in blocks.glob("Folder*.pth"):
