@@ -17,7 +17,12 @@ def convnext_shapes():
     shapes = [("stem.0.weight", (4, 3, 4, 4)), ("stem.0.bias", (4,))]
     for stage, width in ((0, 4), (1, 6)):
         if stage:
-            shapes += [("stages.1.downsample.1.weight", (6, 4, 2, 2))]
+            shapes += [
+                ("stages.1.downsample.0.weight", (4,)),
+                ("stages.1.downsample.0.bias", (4,)),
+                ("stages.1.downsample.1.weight", (6, 4, 2, 2)),
+                ("stages.1.downsample.1.bias", (6,)),
+            ]
         for block in range(2):
             name = f"stages.{stage}.blocks.{block}"
             shapes += [
