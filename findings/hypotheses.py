@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from .published import depth_correlation, design, ranks, spearman
+from .table_plan import STEPS
 
 # Half the published slope of ln T on ln N: less counts as none.
 MARGIN = 0.26
@@ -51,7 +52,7 @@ class View:
         rows = self.rows
         chosen = (rows["block"] == block) & (rows["start"] == start) & (rows["labels"] == labels)
         if block == "N":
-            chosen &= rows["steps"] == 420
+            chosen &= rows["steps"] == STEPS
         if seed is not None:
             chosen &= rows["seed"] == seed
         return rows[chosen & ~rows["folder"].isin(self.without)]

@@ -25,6 +25,7 @@ from .hypotheses import FAMILY, LEVEL, Test, View, holm, leave_one_out, sensitiv
 from .published import EQUATIONS, design, spearman
 from .reader import RANDOM, Table, check_columns, is_number, read_table
 from .regression import mean_interval
+from .table_plan import CHANGES, CLASSES, LONG, MERGED
 
 DEFAULT = Path(__file__).with_name("table_results.csv")
 NEEDED = ("block", "folder", "start", "labels", "samples", "classes", "steps", "seed", "G", "D")
@@ -36,7 +37,7 @@ HEADING = (
 BOOTSTRAPS = 9999
 # Below this share of common images the agreement of two draws is one of the task.
 SHARED = 0.2
-VERSIONS = ("cifar10", "cifar10_blur", "cifar10_invert", "cifar10_grey", "cifar10_patches")
+VERSIONS = ("cifar10", *(f"cifar10_{change}" for change in CHANGES))
 
 
 def read_view(table: Table) -> View:
@@ -208,17 +209,17 @@ def agreement_lines(view: View) -> Iterator[str]:
 
 def long_lines(view: View) -> Iterator[str]:
     """cifar10 at four times the steps, true and random labels."""
-    rows = view.rows[(view.rows["block"] == "N") & (view.rows["steps"] == 1680)]
+    rows = view.rows[(view.rows["block"] == "N") & (view.rows["steps"] == LONG)]
     for labels, group in rows.groupby("labels", sort=False):
         yield (
-            f"  cifar10, S 1,680, {labels} labels: T {with_error(group['transferability'])}, "
+            f"  cifar10, S {LONG:,}, {labels} labels: T {with_error(group['transferability'])}, "
             f"agreement {group['agreement_01'].iloc[0]:.2f}"
         )
 
 
 def class_lines(view: View) -> Iterator[str]:
     """Slope of ln T on ln K for every data set whose classes were drawn."""
-    for name in ("cifar10", "gtsrb", "tiny"):
+    for name in CLASSES:
         drawn = view.select("K")
         drawn = drawn[drawn["folder"].str.match(rf"{name}(_k\d+_s\d)?$")]
         whole = view.select("E")
@@ -246,7 +247,7 @@ def by_seed(view: View, block: str, folder: str) -> pd.Series:
 def merged_lines(view: View) -> Iterator[str]:
     """lambda: 1 = the number of classes counts, 0 = the diversity of the images counts."""
     ten = by_seed(view, "E", "cifar10")
-    for number in (2, 5):
+    for number in MERGED:
         merged = by_seed(view, "D", f"cifar10_merged{number}_s{{s}}")
         chosen = by_seed(view, "K", f"cifar10_k{number}_s{{s}}")
         values = ((merged - ten) / (chosen - ten)).dropna()

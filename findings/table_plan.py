@@ -41,6 +41,8 @@ TRAIN_IMAGES = {
 BATCH = 128
 # The standard cell: N images (7 steps a pass), S steps (60 passes).
 SAMPLES, STEPS = 896, 420
+# Steps after which random labels, too, are learnt.
+LONG = 4 * STEPS
 # A short last batch would count as a step like any other: whole batches alone.
 WHOLE = {name: number // BATCH * BATCH for name, number in TRAIN_IMAGES.items()}
 EPOCHS = 20
@@ -101,7 +103,7 @@ def plan() -> Iterator[Row]:
     yield from variants(1)
     for seed in (0, 1):
         for labels in ("true", "random"):
-            yield row("N", "cifar10", seed, steps=4 * STEPS, labels=labels)
+            yield row("N", "cifar10", seed, steps=LONG, labels=labels)
         # The same sum of rates in half and in twice the steps.
         for name in ("cifar10", "caltech101"):
             yield row("F", name, seed, steps=STEPS // 2, lr="0.02")
