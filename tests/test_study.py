@@ -223,7 +223,8 @@ def test_companions_and_agreement_are_those_of_step_3(task, blocks, tmp_path):
 
 
 def test_substitute_is_not_theta_r_itself(task, tmp_path):
-    words = ["--max_epoch", "0", "--arch", "resnet50_w8", "--seed", "1"]
+    # Of as many classes as theta_A has: the draw depends on them.
+    words = ["--max_epoch", "0", "--arch", "resnet50_w8", "--seed", "1", "--max_classes", "2"]
     pretrain_on_ImageNet.main([*words, "-r", str(tmp_path / "r1.pth")])
     assert study(task, tmp_path, [ROW], "-r", tmp_path / "r1.pth") == 0
     (row,) = read_results(tmp_path)
