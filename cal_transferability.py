@@ -30,6 +30,7 @@ from measurement.checks import (
     check_measured,
     check_outputs,
     check_seeds,
+    digest_of_signs,
     warn_of_doubts,
     warn_of_left_out,
     warn_of_other_budgets,
@@ -189,7 +190,10 @@ def measure_file(
 
 
 def add_movements(agreement: Agreement, result: Result, a: Checkpoint, b: Checkpoint) -> None:
-    """Add what fine-tuning did to every layer that counts to the agreement of seeds."""
+    """Add the file, and what fine-tuning did to every layer that counts, to those of the seeds."""
+    agreement.signs.append(
+        digest_of_signs(b.tensors[k] for x in result.layers for k in x.layer.tensors)
+    )
     with one_thread():
         for x in result.layers:
             if x.in_mean:
@@ -266,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     if len(names) > 1:
         report.print_table(results)
     if args.group:
-        check_seeds(results)
+        check_seeds(results, agreement.signs)
     warn_of_other_budgets(results)
     seeds = group(results, agreement.layers()) if agreement else None
     if seeds:

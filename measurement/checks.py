@@ -1,5 +1,6 @@
 """Errors for files that cannot be compared or written, warnings for numbers that may mislead."""
 
+import hashlib
 import math
 import re
 import statistics
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -228,30 +230,36 @@ def budget_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return differing
 
 
-def check_seeds(results: list[Result]) -> None:
+def digest_of_signs(weights: Iterable[Tensor]) -> bytes:
+    """The same for copies of a file, in half precision too: rounding leaves every sign."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(np.packbits(weight.float().signbit().numpy()))
+    return digest.digest()
+
+
+def check_seeds(results: list[Result], signs: list[bytes]) -> None:
     """Raise InputError unless the files are seeds of one experiment.
 
     There have to be two at least, with the same layers, no copies of each other, and trained at one
-    budget as far as their records say.
+    budget as far as their records say. signs: `digest_of_signs` of each.
     """
     if len(results) < 2:
         raise InputError("--group needs two files at least")
     first = [x.layer.name for x in results[0].layers]
-    known: dict[tuple, Result] = {}
-    for result in results:
+    known: dict[bytes, Result] = {}
+    for result, digest in zip(results, signs, strict=True):
         if [x.layer.name for x in result.layers] != first:
             raise InputError(
                 f"--group: {results[0].b} and {result.b} have other layers, as where only one of "
                 "them has a classifier"
             )
-        # No two trainings end at the same distances in every layer, to the last digit.
-        distances = tuple((x.distance_r_b, x.distance_a_b) for x in result.layers)
-        if distances in known:
+        if digest in known:
             raise InputError(
-                f"--group: {known[distances].b} and {result.b} hold the same parameters; a copy is "
-                "no seed of its own"
+                f"--group: {known[digest].b} and {result.b} hold the same parameters; a copy is no "
+                "seed of its own"
             )
-        known[distances] = result
+        known[digest] = result
     records = [record for record in (read_record(result.b) for result in results) if record]
     differing = budget_differences(records)
     if differing:

@@ -323,9 +323,12 @@ def test_measure_runs_under_the_back_end_of_a_notebook():
 # Seeds of one experiment
 
 
-def test_copy_is_no_seed(files, step_3, tmp_path):
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16, torch.bfloat16])
+def test_copy_is_no_seed(files, step_3, tmp_path, precision):
     copy = tmp_path / "copy.pth"
-    copy.write_bytes((tmp_path / "b.pth").read_bytes())
+    theta = torch.load(tmp_path / "b.pth")
+    floating = {key: x for key, x in theta.items() if x.is_floating_point()}
+    torch.save({**theta, **{key: x.to(precision) for key, x in floating.items()}}, copy)
     ran = step_3(*files, copy, "--group", "--no_plot")
     assert ran.returncode == 2
     assert ran.stderr.endswith(

@@ -1,6 +1,11 @@
 """The published transforms: PIL's pixels, torchvision's distribution, no shared random state."""
 
 import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms as published
+from torchvision.transforms.v2 import functional
 
 from datasets.decode import decode
 from datasets.transforms import TRIES, augment, crop_box, generator_for, normalize, resize
 
+ROOT = Path(__file__).parents[1]
 DRAWS = 2 * TRIES + 3
 uniforms = st.lists(
     st.floats(0, 1, exclude_max=True), min_size=2 * TRIES + 2, max_size=2 * TRIES + 2
@@ -76,6 +83,27 @@ def test_training_pixels_are_those_of_pil():
         for index in range(30):
             ours = augment(image, seed=5, epoch=0, index=index)
             assert difference(ours, pil_chain(data, size, seed=5, index=index)) <= 0.1
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_pixels_are_the_same_on_every_processor(capability):
+    code = (
+        "import torch\n"
+        "from datasets.transforms import augment, resize\n"
+        "image = torch.arange(3 * 41 * 53).mul(97).remainder(251).byte().view(3, 41, 53)\n"
+        "print(augment(resize(image, 32), seed=0, epoch=0, index=3).flatten().tolist())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": capability},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    image = torch.arange(3 * 41 * 53).mul(97).remainder(251).byte().view(3, 41, 53)
+    ours = augment(functional.resize(image, [32, 32]), seed=0, epoch=0, index=3)
+    assert json.loads(ran.stdout) == ours.flatten().tolist()
 
 
 def test_nothing_is_done_to_an_image_of_the_right_size():
