@@ -26,7 +26,7 @@ from safe_io import sha256
 from training import distributed
 from training.device import BATCH_ADVICE, choose_device, explain_errors
 from training.engine import fit
-from training.options import add_run_arguments, add_subset, argument_groups, parse
+from training.options import add_run_arguments, add_subset, add_switch, argument_groups, parse
 from training.record import data_facts, refuse_overwriting
 from training.resume import claim, is_finished
 from training.run import goes_on, make_loaders, set_up
@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task, optimisation, machine, output = argument_groups(parser)
     task("--dataset", default="CIFAR-10", help=f"task B: {', '.join(DATASETS)}")
     task("--data_dir", required=True, help="folder of the data set")
-    task("--download", action="store_true", help="get it, where torchvision can (default: off)")
+    add_switch(task, "download", help="get it, where torchvision can (default: off)")
     add_subset(task)
     task(
         "--labels",

@@ -109,9 +109,10 @@ def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Arg
 
 
 def options_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Action]:
-    """Option -> action, without --help."""
+    """Option -> action, without --help and what it does not list."""
     actions = parser_of(words, monkeypatch)._actions[1:]
-    return {option: action for action in actions for option in action.option_strings}
+    listed = [action for action in actions if action.help != argparse.SUPPRESS]
+    return {option: action for action in listed for option in action.option_strings}
 
 
 def check_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

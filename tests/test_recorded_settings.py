@@ -252,6 +252,7 @@ def test_same_run_again_gives_the_same_file(data, copy, tmp_path, capsys, monkey
         (("--max_epoch=5",), {"max_epoch": 5, "max_steps": None}),
         (("--max_epoch=5", "--max_steps=3"), {"max_epoch": 5, "max_steps": 3}),
         (("--max_steps", "3"), {"max_epoch": 9, "max_steps": 3}),
+        (("--no_drop_last",), {"drop_last": False}),
         (("--resume",), {"resume": True, "overwrite": False}),
         (("-b", "other.pth", "-r", "r.pth"), {"b": "other.pth", "r": "r.pth"}),
     ],

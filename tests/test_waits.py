@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -138,11 +139,11 @@ def test_too_few_open_files_are_one_line_that_names_the_limit():
 
 
 class Hanging(ImageArray):
-    """Never gives image 9."""
+    """Does not give image 9 in the time that a process may be silent, nor long after it."""
 
     def images(self, indices):
         if 9 in indices:
-            time.sleep(600)
+            time.sleep(20)
         return super().images(indices)
 
 
@@ -158,7 +159,8 @@ class Slow(ImageArray):
 
 
 def hang(chunk):
-    time.sleep(600)
+    time.sleep(20)
+    return chunk
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -180,8 +182,12 @@ def test_stopped_process_is_noticed_too():
     next(batches)
     (first, _) = set(multiprocessing.active_children()) - others
     os.kill(first.pid, signal.SIGSTOP)
+    # Without a watch the process would be waited for until then, and the test fail.
+    going_on = threading.Timer(20, os.kill, (first.pid, signal.SIGCONT))
+    going_on.start()
     with pytest.raises(InputError, match=r"^no image was read"):
         list(batches)
+    going_on.cancel()
 
 
 @pytest.mark.slow

@@ -121,14 +121,18 @@ def add_run_arguments(optimisation: Add, machine: Add, output: Add) -> None:
         default="auto",
         help="mixed precision; auto: off on a CPU, bf16 on GPUs that have it, else fp16",
     )
-    machine("--compile", action="store_true", help="compile the network (default: off)")
-    machine(
-        "--deterministic",
-        action="store_true",
-        help="only deterministic algorithms of PyTorch (default: off)",
+    add_switch(machine, "compile", help="compile the network (default: off)")
+    add_switch(
+        machine, "deterministic", help="only deterministic algorithms of PyTorch (default: off)"
     )
     add_workers(machine)
     add_output(output)
+
+
+def add_switch(add: Add, name: str, *, help: str) -> None:
+    """Add --NAME, and --no_NAME, which switches off what --config would take from a record."""
+    add(f"--no_{name}", dest=name, action="store_false", default=False, help=argparse.SUPPRESS)
+    add(f"--{name}", action="store_true", help=help)
 
 
 def add_optimisation(add: Add) -> None:
@@ -144,9 +148,9 @@ def add_optimisation(add: Add) -> None:
         default=1,
         help="parts that a batch is computed in, each of at least two images",
     )
-    add(
-        "--drop_last",
-        action="store_true",
+    add_switch(
+        add,
+        "drop_last",
         help="leave out a last batch that is smaller than the others (default: off)",
     )
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum 0.9")
@@ -168,7 +172,7 @@ def add_output(add: Add) -> None:
         "--config",
         metavar="X.json",
         help="options of that run where they are not given here, without the files -r, -a and -b; "
-        "a bare name: in ckpt/ (default: off)",
+        "--no_drop_last and the like switch one off; a bare name: in ckpt/ (default: off)",
     )
     add("--resume", action="store_true", help="go on from X.resume, if there is one (default: off)")
     add(
