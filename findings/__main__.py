@@ -44,4 +44,6 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    # A study trains for hours, and its rows are in its table.
+    trains = sys.argv[1:2] == ["study"] and "--print_commands" not in sys.argv
+    sys.exit(run(main, needs_console=not trains))

@@ -349,6 +349,19 @@ def start(*options):
     return process
 
 
+def test_resize_outlives_the_reader_of_its_lines(tmp_path):
+    put(tmp_path / "src/one.jpg", size=(40, 30))
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [*COMMAND, "resize", tmp_path / "src", tmp_path / "dst", "--workers", 0]
+    ran = subprocess.run(
+        list(map(str, words)), cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "dst/one.jpg").exists()
+
+
 def members(group):
     """Ids of the processes of a group that run, the first one left out."""
     running = []

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import drawn_images
 import pytest
@@ -16,6 +20,7 @@ from findings.__main__ import main
 from models import checkpoint
 from safe_io import locked, sha256
 
+ROOT = Path(__file__).parents[1]
 HEADER = "dataset,start,samples,classes,steps,batch_size,lr,weight_decay,seed"
 BLOCKS = "block,dataset,folder,start,labels,samples,steps,epochs,batch_size,seed"
 
@@ -48,6 +53,23 @@ def study(task, out, rows, *options, header=HEADER):
         *("--num_workers", 0, *options),
     ]
     return run(lambda: main([str(word) for word in words]))
+
+
+def test_study_outlives_the_reader_of_its_lines(task, tmp_path):
+    (tmp_path / "plan.csv").write_text(f"{HEADER}\n{ROW}\n")
+    words = [
+        *(sys.executable, "-m", "findings", "study", tmp_path / "plan.csv"),
+        *("--data_dir", task / "b", "--arch", "resnet50_w8", "--image_size", 32),
+        *("-r", task / "r.pth", "-a", task / "a.pth", "--out", tmp_path, "--num_workers", 0),
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(
+        list(map(str, words)), cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert ran.returncode == 0, ran.stderr
+    assert len(read_results(tmp_path)) == 1
 
 
 def read_results(out):
