@@ -286,8 +286,8 @@ def test_links_and_paths_lead_somewhere(document):
     assert not re.search(r"@[A-Z][A-Z0-9_]*@", read(document)), "a placeholder is left"
 
 
-def test_tree_of_the_readme_is_the_repository():
-    named = set(re.findall(r"\w+(?:/|\.py)", blocks_and_prose(read("README.md"))[0][-1]))
+def test_tree_of_the_guide_is_the_repository():
+    named = set(re.findall(r"\w+(?:/|\.py)", blocks_and_prose(read("CONTRIBUTING.md"))[0][0]))
     folders = {f"{path.parent.name}/" for path in ROOT.glob("[a-z]*/*.py")}
     # The last folders hold checkpoints only.
     assert named - {"ckpt/", "shipped/"} == {path.name for path in ROOT.glob("*.py")} | folders
