@@ -217,7 +217,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--subtree", metavar="PREFIX", help="module that is the network, in files of several")
     add("--num_classes", type=integer(1), metavar="K", help="classes -b must have (default: any)")
     add("--head", metavar="MODULE", help="classifier, or none (default: by shapes and names)")
-    add("--ignore", nargs="+", default=(), metavar="PATTERN", help="tensors that do not count")
+    add(
+        "--ignore",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="tensors that do not count",
+    )
     add("--group", action="store_true", help="-b are seeds of one experiment: average them")
 
     output = parser.add_argument_group("output", "without options: printed values, and a figure")
@@ -250,7 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     inputs = [paths.path_of(name) for name in (args.r, args.a, *names)]
     check_outputs((args.json, args.csv, args.plot), inputs)
     if args.group and len(names) < 2:
-        raise InputError("--group needs two files of -b at least")
+        one = ", and all that is given is one file" if len(args.b) > 1 else ""
+        raise InputError(f"--group needs two files of -b at least{one}")
 
     choice = Choice(args.head, tuple(args.ignore))
     pair = read_pair(args.r, args.a, arch=args.arch, subtree=args.subtree, choice=choice)

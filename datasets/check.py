@@ -130,7 +130,7 @@ def check(name: str, data_dir: Path, *, workers: int) -> None:
         say(splits.note)
     print_counts(splits, DATASETS[name].published)
     print_splits(train, val, duplicates, splits.classes)
-    is_odd = print_oddities(train, val, splits.classes, data_dir)
+    is_odd = print_oddities(train, val, splits.classes, data_dir) or bool(duplicates)
     print_examples(train, val, duplicates, data_dir)
     if not train.in_memory:
         for line in not_taken([*train.images, *val.images]):

@@ -230,7 +230,7 @@ def not_taken(taken: Iterable[str]) -> list[str]:
         if any(map(is_hidden, (first, *inside))):
             reason = "hidden or made by the system", "file"
         elif os.path.islink(path) and not os.path.exists(path):
-            reason = "that lead nowhere", "link"
+            reason = "leading nowhere", "link"
         elif not is_image(name):
             others.append(name)
             continue

@@ -572,9 +572,15 @@ def main(argv: list[str]) -> None:
     parser = ArgumentParser(__doc__, prog="python -m findings figures")
     parser.add_argument("table", nargs="?", type=Path, help="CSV file, as findings/published.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
-    parser.add_argument("--json", nargs="+", type=Path, default=[], help="files of step 3")
-    parser.add_argument("--null", nargs="+", type=Path, default=[], help="those with T0")
-    parser.add_argument("--along", nargs="+", type=Path, default=[], help="X.csv of finetune.py -r")
+    parser.add_argument(
+        "--json", nargs="+", action="extend", type=Path, default=[], help="files of step 3"
+    )
+    parser.add_argument(
+        "--null", nargs="+", action="extend", type=Path, default=[], help="those with T0"
+    )
+    parser.add_argument(
+        "--along", nargs="+", action="extend", type=Path, default=[], help="X.csv of finetune.py -r"
+    )
     add_predictor_options(parser)
     args = parser.parse_args(argv)
     if args.null and not args.json:

@@ -18,6 +18,7 @@ from models.checkpoint import Checkpoint, is_plain
 from models.comparison import check_same_network
 from models.containers import names
 from models.layers import Layer, identify, in_module, root_of
+from models.pretrained import not_finite
 from safe_io import check_output, sha256, sibling
 
 from .results import Result, read_record
@@ -107,7 +108,7 @@ def find_not_finite(checkpoints: tuple[Checkpoint, ...], layer: Layer) -> str:
     for file in checkpoints:
         for key in layer.tensors:
             if not torch.isfinite(file.tensors[key]).all():
-                return f"{file.path}: {key} holds NaN or infinity; the training has diverged"
+                return not_finite(file.path, key)
     return f"the values of {layer.name} are too large to compare"
 
 

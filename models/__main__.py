@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("file", help="checkpoint; a bare name: in ckpt/")
     parser.add_argument("--subtree", metavar="MODULE", help="path of the network, as in step 3")
     parser.add_argument("--head", metavar="MODULE", help="classifier, or none, as in step 3")
-    parser.add_argument("--ignore", nargs="+", default=(), metavar="PATTERN", help="as in step 3")
+    parser.add_argument(
+        "--ignore", nargs="+", action="extend", default=[], metavar="PATTERN", help="as in step 3"
+    )
     args = parser.parse_args(argv)
     path = paths.locate(args.file)
     choice = Choice(args.head, tuple(args.ignore))

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ from .layers import in_module, partition
 from .vit import fit_to_image_size
 
 
+def not_finite(path: Path, key: str) -> str:
+    """The error of a tensor that holds values that are not finite."""
+    return f"{path}: {key} holds NaN or infinity; the training diverged, or the file is damaged"
+
+
 def check_finite(theta: Checkpoint) -> None:
     """Raise InputError naming the first tensor that holds NaN or infinity, or will in float32."""
     for key, value in theta.tensors.items():
@@ -25,9 +31,7 @@ def check_finite(theta: Checkpoint) -> None:
             continue
         if torch.isfinite(value).all():
             raise InputError(f"{theta.path}: {key} holds numbers too large for float32")
-        raise InputError(
-            f"{theta.path}: {key} holds NaN or infinity; the training that wrote it has diverged"
-        )
+        raise InputError(not_finite(theta.path, key))
 
 
 def load_pretrained(

@@ -345,7 +345,8 @@ def test_one_file_under_several_spellings_is_one_seed(files, step_3, tmp_path):
     spellings = (tmp_path / "link.pth", f"{tmp_path}/./b.pth", "-b", tmp_path / "b.pth")
     spellings += (inside, inside.parent)
     ran = step_3(*files, *spellings, "--group", "--no_plot")
-    assert (ran.returncode, ran.stderr) == (2, "error: --group needs two files of -b at least\n")
+    message = "error: --group needs two files of -b at least, and all that is given is one file\n"
+    assert (ran.returncode, ran.stderr) == (2, message)
 
 
 def test_files_of_every_b_are_measured(files, step_3, tmp_path):

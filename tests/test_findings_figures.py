@@ -372,7 +372,7 @@ def test_grid_of_layers(tmp_path, drawn, capsys):
         write_json(tmp_path / "a.json", *(result(f"$b{i}", [2.0, 3.0 + i]) for i in range(3))),
         write_json(tmp_path / "c.json", vit, substitute=True),
     ]
-    assert call("--json", *paths, "--out", tmp_path) == 0
+    assert call("--json", paths[0], "--json", paths[1], "--out", tmp_path) == 0
     assert "c.json: theta_r is a substitute; not comparable" in capsys.readouterr().err
     panels = drawn["layers"].axes
     assert [axes.get_title() for axes in panels] == [

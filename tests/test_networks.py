@@ -148,6 +148,9 @@ def test_layers_of_a_file_are_listed(tmp_path, capsys):
     assert "left out, ignored: layerN.N.convN.weight (2)" in lines
     assert "classifier: none" in lines
     assert not any(line.split()[1:2] == ["layer1.0"] for line in lines)
+    # Lists add up.
+    _, lines, _ = listed(path, capsys, "--ignore", "layer1.0.*", "--ignore", "layer1.1.*")
+    assert "left out, ignored: layerN.N.convN.weight (4)" in lines
 
 
 def test_problems_of_a_file_are_listed_and_end_with_exit_code_2(tmp_path, capsys):
