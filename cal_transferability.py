@@ -316,4 +316,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, needs_reader=False))

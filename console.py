@@ -175,24 +175,29 @@ def escape(text: str, encoding: str) -> str:
 
 
 def run(
-    main: Callable[[], int | None], *, distributed: bool = False, needs_console: bool = True
+    main: Callable[[], int | None],
+    *,
+    distributed: bool = False,
+    needs_console: bool = True,
+    needs_reader: bool = True,
 ) -> int:
     """Call `main` and return its exit code (None: 0), or 2 after one line for an InputError.
 
     Signals end with 128 + their number, after one line. distributed: torchrun may start several
     processes of this program as one run; other programs are alone, whatever the environment says.
     needs_console: what the program prints is its result, so that it returns 1 where stdout has
-    taken no more; others go on without.
+    taken no more; others go on without. needs_reader: such a program ends at once when the reader
+    of its lines (head, less) has left; others write their files first.
     """
     global distributes
     before, distributes = (distributes, sys.stdout, sys.stderr), distributed
     fill_closed_streams()
-    stdout = Stream(sys.stdout, outlived=not needs_console)
+    stdout = Stream(sys.stdout, outlived=not (needs_console and needs_reader))
     sys.stdout, sys.stderr = stdout, Stream(sys.stderr)
     try:
         code = exit_code(main)
         stdout.flush()
-        if stdout.failure and needs_console:
+        if stdout.failure not in (None, os.strerror(errno.EPIPE)) and needs_console:
             print_error(f"error: cannot write to stdout: {stdout.failure}")
         return code or int(needs_console and stdout.failure is not None)
     except BrokenPipeError:

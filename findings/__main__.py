@@ -46,4 +46,4 @@ def main(argv: list[str] | None = None) -> int | None:
 if __name__ == "__main__":
     # A study trains for hours, and its rows are in its table.
     trains = sys.argv[1:2] == ["study"] and "--print_commands" not in sys.argv
-    sys.exit(run(main, needs_console=not trains))
+    sys.exit(run(main, needs_console=not trains, needs_reader=False))

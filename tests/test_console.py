@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import os
 import re
 import signal
@@ -130,6 +131,17 @@ def test_program_that_outlives_the_reader_of_its_lines(tmp_path):
     process.stderr.close()
     assert process.wait(timeout=60) == 0
     assert (tmp_path / "out").exists()
+
+
+def test_step_3_writes_its_files_when_the_reader_of_its_lines_has_left(tmp_path):
+    words = [sys.executable, "cal_transferability.py", "--no_plot", "--json", tmp_path / "t.json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 1
+    assert "error" not in done.stderr
+    assert len(json.loads((tmp_path / "t.json").read_text())["results"]) == 2
 
 
 # Signals
