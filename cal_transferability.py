@@ -30,7 +30,7 @@ from measurement.checks import (
     check_measured,
     check_outputs,
     check_seeds,
-    digest_of_signs,
+    precision_and_signs,
     warn_of_doubts,
     warn_of_left_out,
     warn_of_other_budgets,
@@ -191,9 +191,8 @@ def measure_file(
 
 def add_movements(agreement: Agreement, result: Result, a: Checkpoint, b: Checkpoint) -> None:
     """Add the file, and what fine-tuning did to every layer that counts, to those of the seeds."""
-    agreement.signs.append(
-        digest_of_signs(b.tensors[k] for x in result.layers for k in x.layer.tensors)
-    )
+    weights = [b.tensors[key] for x in result.layers for key in x.layer.tensors]
+    agreement.signs.append(precision_and_signs(weights))
     with one_thread():
         for x in result.layers:
             if x.in_mean:

@@ -5,6 +5,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -231,36 +232,48 @@ def budget_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return differing
 
 
-def digest_of_signs(weights: Iterable[Tensor]) -> bytes:
-    """The same for copies of a file, in half precision too: rounding leaves every sign."""
+def precision_and_signs(weights: Sequence[Tensor]) -> tuple[str, bytes]:
+    """The types of the weights, and a digest of their signs, which rounding to another leaves."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(np.packbits(weight.float().signbit().numpy()))
-    return digest.digest()
+    return ", ".join(sorted({str(weight.dtype) for weight in weights})), digest.digest()
 
 
-def check_seeds(results: list[Result], signs: list[bytes]) -> None:
+def is_copy(first: Result, second: Result, signs: Sequence[tuple[str, bytes]]) -> bool:
+    """Whether two files hold the same parameters, in whatever precision.
+
+    signs: `precision_and_signs` of both.
+    """
+    (precision, digest), (other_precision, other_digest) = signs
+    if precision != other_precision:
+        return digest == other_digest
+    # No two trainings end at the same distances in every layer, to the last digit.
+    ends = [[(x.distance_r_b, x.distance_a_b) for x in result.layers] for result in (first, second)]
+    return ends[0] == ends[1]
+
+
+def check_seeds(results: list[Result], signs: list[tuple[str, bytes]]) -> None:
     """Raise InputError unless the files are seeds of one experiment.
 
     There have to be two at least, with the same layers, no copies of each other, and trained at one
-    budget as far as their records say. signs: `digest_of_signs` of each.
+    budget as far as their records say. signs: `precision_and_signs` of each.
     """
     if len(results) < 2:
         raise InputError("--group needs two files at least")
-    first = [x.layer.name for x in results[0].layers]
-    known: dict[bytes, Result] = {}
-    for result, digest in zip(results, signs, strict=True):
-        if [x.layer.name for x in result.layers] != first:
+    layers = [x.layer.name for x in results[0].layers]
+    for result in results:
+        if [x.layer.name for x in result.layers] != layers:
             raise InputError(
                 f"--group: {results[0].b} and {result.b} have other layers, as where only one of "
                 "them has a classifier"
             )
-        if digest in known:
+    for (first, *its), (second, *others) in combinations(zip(results, signs, strict=True), 2):
+        if is_copy(first, second, [*its, *others]):
             raise InputError(
-                f"--group: {known[digest].b} and {result.b} hold the same parameters; a copy is no "
-                "seed of its own"
+                f"--group: {first.b} and {second.b} hold the same parameters; a copy is no seed of "
+                "its own"
             )
-        known[digest] = result
     records = [record for record in (read_record(result.b) for result in results) if record]
     differing = budget_differences(records)
     if differing:

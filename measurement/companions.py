@@ -197,7 +197,7 @@ class Agreement:
     """
 
     def __init__(self) -> None:
-        self.signs: list[bytes] = []  # a digest for each file, of the signs of its weights
+        self.signs: list[tuple[str, bytes]] = []  # of each file: checks.precision_and_signs
         self.sums: dict[str, list[Tensor]] = {}
         self.counts: dict[str, int] = {}
 
