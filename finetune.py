@@ -50,8 +50,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task("--image_size", type=integer(32), help="(default: 32 for CIFAR, else 224; ViT: 224)")
     task(
         "--freeze",
+        type=lambda pattern: pattern or None,
         metavar="PATTERN",
-        help="parameters that stay as they are, as in 'layer[12].*' (default: none)",
+        help="parameters that stay as they are, as in 'layer[12].*'; '': none (default: none)",
     )
     task("-a", default="ImageNet_model.pth", help="file of theta_A; a bare name: in ckpt/")
     task("--subtree", metavar="PREFIX", help="module of -a that is the network (default: found)")

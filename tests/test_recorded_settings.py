@@ -253,6 +253,7 @@ def test_same_run_again_gives_the_same_file(data, copy, tmp_path, capsys, monkey
         (("--max_epoch=5", "--max_steps=3"), {"max_epoch": 5, "max_steps": 3}),
         (("--max_steps", "3"), {"max_epoch": 9, "max_steps": 3}),
         (("--no_drop_last",), {"drop_last": False}),
+        (("--freeze", ""), {"freeze": None}),
         (("--resume",), {"resume": True, "overwrite": False}),
         (("-b", "other.pth", "-r", "r.pth"), {"b": "other.pth", "r": "r.pth"}),
     ],
@@ -271,7 +272,7 @@ def write_config(folder, script="finetune.py", **args):
     args = {
         **{"data_dir": "-odd dir", "lr": 0.25, "keep": "last", "drop_last": True, "a": "mine.pth"},
         **{"b": "mine_b.pth", "r": "mine_r.pth", "resume": True, "overwrite": True},
-        **{"max_epoch": 9, "max_steps": 7, "freeze": None, **args},
+        **{"max_epoch": 9, "max_steps": 7, "freeze": "fc.*", **args},
     }
     path = folder / "x.json"
     path.write_text(json.dumps({"script": script, "args": args}))
