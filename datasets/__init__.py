@@ -237,7 +237,9 @@ def find(name: str, data_dir: str | Path) -> folder.Splits:
         raise unreadable(error, root) from error
     except InputError as error:
         upwards = source.marker not in ANY_IMAGES
-        hint = did_you_mean(root, source.locate, like=plain(name), upwards=upwards)
+        hint = ""
+        if not isinstance(error, folder.NoClasses):
+            hint = did_you_mean(root, source.locate, like=plain(name), upwards=upwards)
         raise InputError(f"{error}{hint}") from error
     compare_counts(name, root, splits)
     return splits

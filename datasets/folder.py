@@ -8,6 +8,7 @@ define the labels of both splits. listing.py has what is ignored, and what is sa
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +26,21 @@ TEST = ("test", "testing")
 # Parts of a cross-validation, as of POCUS.
 FOLD = re.compile(r"(?:split|fold)[ _-]?(\d+)", re.IGNORECASE)
 # Names that say split in other words: seg_train, test_set, train2017, dev.
-LIKE_A_SPLIT = re.compile(
-    r"(?:.*[^a-z])?(?:train|trn|training|val|valid|validation|dev|eval|test|testing|tst)"
-    r"(?:[ _-]?set)?(?:[^a-z].*)?",
-    re.IGNORECASE,
+LIKE_TRAIN, LIKE_VAL = (
+    re.compile(rf"(?:.*[^a-z])?(?:{words})(?:[ _-]?set)?(?:[^a-z].*)?", re.IGNORECASE)
+    for words in (
+        "train|trn|training|tr",
+        "val|valid|validation|validate|dev|eval|evaluation|test|testing|tst|te|holdout",
+    )
 )
+# Splits are no more than so many folders; of more, a name that resembles one may be a class's.
+MOST_SPLITS = 4
 # A frame of a video, without its ending: VIDEO_frameN or VIDEO.mp4_frameN.
 FRAME = re.compile(r"(.+)_frame\d+", re.IGNORECASE | re.DOTALL)
+
+
+class NoClasses(InputError):
+    """Folders that are splits and no classes; one beside or inside them is no better."""
 
 
 class Samples(NamedTuple):
@@ -123,31 +132,34 @@ def read_folds(root: Path, names: list[str], folds: list[str]) -> Splits:
 
 
 def refuse_splits(root: Path, names: list[str], train: list[str], val: list[str]) -> None:
-    """Raise InputError if any of the folders is a split, and so no class."""
+    """Raise NoClasses if any of the folders is a split, and so no class."""
     others = [name for name in train if name.lower() != "train"]
     # A folder "train" of images may be a class: locomotives.
     if others or any(sub_folders(root / name) for name in train):
         name = (others or train)[0]
-        raise InputError(f"{root} has {name}, but neither val nor test: expected val/CLASS/*")
+        raise NoClasses(f"{root} has {name}, but neither val nor test: expected val/CLASS/*")
     if val:
-        raise InputError(
+        raise NoClasses(
             f"{root} has {val[0]}, but no train: expected train/CLASS/* beside it (folders named "
             "as splits are never classes)"
         )
-    alike = {name: set(sub_folders(root / name)) for name in names if LIKE_A_SPLIT.fullmatch(name)}
-    for name, inside in alike.items():
-        for other, also in alike.items():
-            if name < other and len(inside & also) > 1:
-                raise InputError(
-                    f"{root / name} and {other} are no classes, but hold the same folders "
-                    f"({', '.join(sorted(inside & also)[:3])}); name the splits train and val"
-                )
+    alike = [name for name in names if LIKE_TRAIN.fullmatch(name) or LIKE_VAL.fullmatch(name)]
+    # Few folders are splits if one of their names says so: images_train, images_rest.
+    inside = {x: set(sub_folders(root / x)) for x in (alike if len(names) > MOST_SPLITS else names)}
+    for first, second in combinations(inside, 2):
+        common = sorted(inside[first] & inside[second])
+        if len(common) > 1 and (first in alike or second in alike):
+            raise NoClasses(
+                f"{root / first} and {second} are no classes, but hold the same folders "
+                f"({', '.join(common[:3])}); name the splits train and val"
+            )
 
 
 def refuse_data_set(folder: Path) -> None:
     """Raise InputError if the folder, to be a class or a fold, holds splits."""
     names = sub_folders(folder)
-    train, val = named(names, *TRAIN), named(names, *VAL, *TEST)
+    train = list(filter(LIKE_TRAIN.fullmatch, names))
+    val = [name for name in names if LIKE_VAL.fullmatch(name) and name not in train]
     if train and val:
         raise InputError(
             f"{folder} is no class: it holds {train[0]} and {val[0]}; give a folder with class "

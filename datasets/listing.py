@@ -21,7 +21,8 @@ EXTENSIONS = (
 # Network disks (@eaDir and #recycle of Synology, @Recycle of QNAP), Windows, archives of macOS, and
 # repaired file systems make them; in small letters.
 SYSTEM = {
-    *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"),
+    *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "@tmp"),
+    *("lost+found", "found.000"),
     *("$recycle.bin", "recycler", "system volume information", "__macosx"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
