@@ -23,7 +23,7 @@ from . import DATASETS, find, full_name
 from .decode import bits_of_16, decode, jpeg_end, stated_range, stderr_to
 from .folder import Samples, Splits, video
 from .images import ImageFiles, Unreadable, read_file
-from .listing import not_taken
+from .listing import NOWHERE, not_taken
 from .loader import MAX_UNREADABLE
 from .progress import Progress
 from .workers import in_chunks, in_processes
@@ -135,6 +135,7 @@ def check(name: str, data_dir: Path, *, workers: int) -> None:
     if not train.in_memory:
         for line in not_taken([*train.images, *val.images]):
             say(f"not taken: {line}")
+            is_odd = is_odd or NOWHERE in line
     for report in (train, val):
         refuse_unreadable(report, splits.classes)
     ending = ", but see what is odd above" if is_odd else ""

@@ -26,6 +26,7 @@ SYSTEM = {
     *("$recycle.bin", "recycler", "system volume information", "__macosx"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
+NOWHERE = "leading nowhere"  # of a link
 # Numbers that stand for an unknown inode, such as those of FUSE.
 NO_INODE = (0, 2**32 - 1, 2**64 - 1)
 
@@ -231,7 +232,7 @@ def not_taken(taken: Iterable[str]) -> list[str]:
         if any(map(is_hidden, (first, *inside))):
             reason = "hidden or made by the system", "file"
         elif os.path.islink(path) and not os.path.exists(path):
-            reason = "leading nowhere", "link"
+            reason = NOWHERE, "link"
         elif not is_image(name):
             others.append(name)
             continue

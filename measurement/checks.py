@@ -15,11 +15,10 @@ from torch import Tensor
 
 from console import InputError, offer, warn
 from models.blocks import AUXILIARY
-from models.checkpoint import Checkpoint, is_plain
+from models.checkpoint import Checkpoint, is_plain, not_finite
 from models.comparison import check_same_network
 from models.containers import names
 from models.layers import Layer, identify, in_module, root_of
-from models.pretrained import not_finite
 from safe_io import check_output, sha256, sibling
 
 from .results import Result, read_record

@@ -78,6 +78,11 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(x.shape) for key, x in tensors.items() if is_plain(x)}
 
 
+def not_finite(path: Path, key: str) -> str:
+    """The error of a tensor that holds values that are not finite."""
+    return f"{path}: {key} holds NaN or infinity; the training diverged, or the file is damaged"
+
+
 def is_plain(x: Tensor) -> bool:
     """Whether `x` holds numbers of 16 bits or more, and neither is sparse nor nested."""
     # Shorter types are codes, whose scale is stored elsewhere.

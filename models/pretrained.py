@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +10,12 @@ from console import InputError, say, warn
 from safe_io import sibling
 
 from . import DEFAULT, from_timm
-from .checkpoint import Checkpoint, is_plain, shapes_of
+from .checkpoint import Checkpoint, is_plain, not_finite, shapes_of
 from .comparison import advice
 from .containers import names
 from .dialects import align
 from .layers import in_module, partition
 from .vit import fit_to_image_size
-
-
-def not_finite(path: Path, key: str) -> str:
-    """The error of a tensor that holds values that are not finite."""
-    return f"{path}: {key} holds NaN or infinity; the training diverged, or the file is damaged"
 
 
 def check_finite(theta: Checkpoint) -> None:

@@ -54,8 +54,7 @@ class Tally:
         if first_bad >= 0 or not math.isfinite(loss):
             since = first_bad if first_bad >= 0 else self.iterations
             raise InputError(
-                f"the loss is not finite since epoch {epoch + 1}, iteration {since}; "
-                "try a smaller --lr, --warmup_epochs 1 or --amp off"
+                f"the loss is not finite since epoch {epoch + 1}, iteration {since}; {self.advice}"
             )
         return loss / max(count, 1), 100.0 * self.hits.item() / max(count, 1)
 
@@ -76,9 +75,16 @@ class Tally:
         if bad:
             raise InputError(
                 f"the validation loss of epoch {epoch + 1} overflows, while that of training is "
-                "finite; try a smaller --lr, --warmup_epochs 1 or --amp off"
+                f"finite; {self.advice}"
             )
         return loss / max(images, 1), 100.0 * hits / max(images, 1)
+
+    @property
+    def advice(self) -> str:
+        """What to try where the loss is not finite; precision is mixed on GPUs."""
+        if self.loss_sum.device.type == "cpu":
+            return "try a smaller --lr or --warmup_epochs 1"
+        return "try a smaller --lr, --warmup_epochs 1 or --amp off"
 
     def state(self) -> dict[str, Any]:
         """The content in plain types, for `restore`."""
