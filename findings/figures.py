@@ -25,13 +25,14 @@ annealed by then: such a curve is labelled "not annealed", and only its end, a s
 the ends of other runs. Curves at a constant rate compare.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from statsmodels.regression.linear_model import OLS
 
 from console import ArgumentParser, InputError, say, warn
@@ -53,6 +54,9 @@ from .reader import (
 )
 from .regression import DEFAULT, add_predictor_options, regress
 from .summary import layer_columns, log_layers, same_budget
+
+if TYPE_CHECKING:  # with some settings of the user's, matplotlib cannot be imported: see plot
+    from matplotlib.figure import Figure
 
 # Columns that T is drawn against -> label of the axis, and the noun of its numbers.
 SIZES = {"N": ("Training images", "images"), "steps": ("Optimiser steps", "steps")}

@@ -306,5 +306,5 @@ def undrawn(error: Exception, path: Path | None = None) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
         f"cannot draw {path or 'the figure'}: {reason}; look at matplotlib's settings "
-        "(text.usetex, MPLBACKEND), give another format, or add --no_plot"
+        f"(text.usetex, MPLBACKEND), or give another format{offer(', or add --no_plot')}"
     )

@@ -31,7 +31,7 @@ PREFIXES = ("model.", "backbone.")
 # Keys that a message lists at most.
 MOST_NAMES = 8
 # Components that the path of a network in a file has at most.
-DEEPEST = 8
+DEEPEST = 32
 
 
 def open_container(content: Mapping, path: Path, subtree: str) -> tuple[Mapping, str, str]:

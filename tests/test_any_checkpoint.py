@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from checkpoints import call_step_3, resnet_shapes
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 WORDS = ("extra", "layer1", "conv1", "fc", "head", "weight", "0", "proj", "module", "lora_A")
@@ -95,6 +95,7 @@ def measured(folder, capsys, network, changes=(), files=""):
 @pytest.mark.parametrize("network", NETWORKS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, min_size=1, max_size=3), files=st.sampled_from(["b", "rab", "ra"]))
+@example(changes=[("prefix", "extra.extra.extra.extra")] * 3, files="rab")
 def test_changed_files_give_the_plain_values_or_a_clear_no(
     network, changes, files, tmp_path, capsys
 ):

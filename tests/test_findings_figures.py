@@ -3,7 +3,10 @@
 import csv
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.figure
@@ -364,6 +367,19 @@ def test_wrong_study_is_one_line(tmp_path, capsys):
     assert call(table, "--json", t, *out) == 2
     assert "and of --json would be one file; draw them by two" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_backend_that_is_not_here_is_no_hindrance(tmp_path):
+    words = [sys.executable, "-m", "findings", "figures", "findings/published.csv"]
+    ran = subprocess.run(
+        [*words, "--out", str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "MPLBACKEND": "module://not_here"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "scaling.png").exists()
 
 
 def test_grid_of_layers(tmp_path, drawn, capsys):
