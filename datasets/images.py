@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from console import InputError
+
 from .decode import decode, stderr_to
 from .folder import Samples
 from .transforms import resize
-from .workers import alive
+from .workers import alive, reason
 
 # Half of the system calls of Python's open, and no wait for what is at the other end.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# Errors of opening a file that are no fault of it.
+OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Unreadable(Exception):
@@ -77,8 +81,8 @@ class ImageFiles(Images):
                     images.append(resize(self.decode(data), self.image_size))
                 # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError ...
                 except Exception as error:
-                    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                    images.append(Unreadable(os.fsdecode(self.paths[index]), reason))
+                    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    images.append(Unreadable(os.fsdecode(self.paths[index]), why))
                 alive()
         return images
 
@@ -99,7 +103,10 @@ class ImageArray(Images):
 
 
 def read_file(path: bytes) -> bytes | OSError:
-    """The bytes of a file, or the error of reading it."""
+    """The bytes of a file, or the error of reading it.
+
+    Raises InputError where this process may open no more files, or has no memory.
+    """
     alive()
     try:
         # Opening a named pipe would wait for its writer; the flag is for one that comes between.
@@ -116,6 +123,11 @@ def read_file(path: bytes) -> bytes | OSError:
             os.close(descriptor)
         return b"".join(parts)
     except OSError as error:
+        if error.errno in OWN_FAULTS:
+            raise InputError(
+                f"cannot read {os.fsdecode(path)}: {reason(error)}; give fewer processes that load "
+                "images"
+            ) from error
         return error
 
 

@@ -132,22 +132,25 @@ class Loader:
         places = AHEAD * self._num_workers or 1
         numbers = range(self._order.first_batch, len(self))
         tasks = ((self._order.epoch, number, i % places) for i, number in enumerate(numbers))
-        if self._num_workers:
-            batches = self._start().in_order(tasks, self._take)
+        self.start()
+        if self._pool is not None:
+            self._pool.patience = self.patience
+            batches = self._pool.in_order(tasks, self._take)
         else:
             batches = map(self._take, map(self._batches, tasks))
         yield from filter(None, batches)
         self._batches.release()
 
-    def _start(self) -> Pool:
-        """The processes that read images; they stay from epoch to epoch."""
-        if self._pool is None:
+    def start(self) -> None:
+        """Start the processes that read images, if there are none yet; they stay for all epochs.
+
+        Raises InputError where the system refuses one.
+        """
+        if self._pool is None and self._num_workers:
             self._batches.share(AHEAD * self._num_workers)
             self._pool = Pool(self._batches, option="--num_workers")
             for _ in range(self._num_workers):
                 self._pool.start()
-        self._pool.patience = self.patience
-        return self._pool
 
     def _take(self, answer: Any) -> tuple[Tensor, Tensor] | None:
         """The batch of an answer of `Batches`, on the device; None without a readable image."""

@@ -238,7 +238,7 @@ def kill(processes: dict[Connection, BaseProcess]) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refuses a process."""
+    """Why the system refuses a process or a file."""
     if error.errno != errno.EMFILE or resource is None:
         return str(error.strerror or error)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -31,6 +31,9 @@ class Batches:
         self.num_images = sum(len(labels) for _, labels in batches)
         self.unreadable = []
 
+    def start(self):
+        """It has no processes."""
+
     def set_epoch(self, epoch, first_batch=0):
         self.on_epoch(epoch)
         self.first = first_batch

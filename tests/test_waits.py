@@ -1,6 +1,7 @@
 """No wait is endless: little shared memory, hung processes, named pipes, signals meanwhile."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import shutil
@@ -15,9 +16,12 @@ import drawn_images
 import numpy as np
 import pytest
 import torch
+from loops import Batches, random_batches, run_fit, small_network
 from PIL import Image
 
 from console import InputError, Interrupted
+from datasets import load
+from datasets.check import check
 from datasets.images import ImageArray, ImageFiles
 from datasets.loader import make_loader
 from datasets.workers import alive, in_processes, while_waiting
@@ -118,6 +122,40 @@ def test_long_name_of_the_temporary_folder_does_no_harm(tmp_path):
         **{"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 300},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "the same\n", "")
+
+
+@pytest.mark.parametrize("command", ["loader", "check"])
+def test_image_is_not_blamed_for_too_few_open_files(command, tmp_path, monkeypatch):
+    for name in ("train/a/0", "train/b/0", "val/a/0", "val/b/0"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+    opened = os.open
+
+    def refuse(path, *options):
+        if str(path).endswith(".png'"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *options)
+
+    def read():
+        if command == "check":
+            check("Folder", tmp_path, workers=0)
+        else:
+            train, _, _ = load("Folder", tmp_path, image_size=8)
+            list(make_loader(train, num_workers=0, **OPTIONS))
+
+    monkeypatch.setattr("datasets.images.os.open", refuse)
+    with pytest.raises(InputError, match=r"0\.png: Too many open files .*ulimit -n.*; give fewer"):
+        read()
+
+
+def test_processes_of_validation_are_there_before_the_first_epoch(tmp_path):
+    order = []
+    train, val = (Batches(random_batches(), on_epoch=lambda _: order.append("epoch")) for _ in "ab")
+    val.start = lambda: order.append("start")
+    run_fit(small_network(), train, val, tmp_path / "x.pth")
+    assert order[:2] == ["start", "epoch"]
 
 
 def test_too_few_open_files_are_one_line_that_names_the_limit():

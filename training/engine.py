@@ -45,6 +45,9 @@ def fit(
     with stoppable(run.file), while_waiting(stop_waiting):
         if resume:
             run.resume()
+        # Those of validation too: what the system refuses comes to light before an epoch is lost.
+        for loader in run.loaders:
+            loader.start()
         while run.epoch < run.schedule.epochs:
             run.start_epoch()
             train_loader.set_epoch(run.epoch, first_batch=run.batches)
