@@ -81,6 +81,7 @@ class ImageFiles(Images):
                     images.append(resize(self.decode(data), self.image_size))
                 # PIL's readers raise almost anything on a damaged file: SyntaxError, IndexError ...
                 except Exception as error:
+                    refuse_own_fault(self.paths[index], error)
                     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
                     images.append(Unreadable(os.fsdecode(self.paths[index]), why))
                 alive()
@@ -123,12 +124,17 @@ def read_file(path: bytes) -> bytes | OSError:
             os.close(descriptor)
         return b"".join(parts)
     except OSError as error:
-        if error.errno in OWN_FAULTS:
-            raise InputError(
-                f"cannot read {os.fsdecode(path)}: {reason(error)}; give fewer processes that load "
-                "images"
-            ) from error
+        refuse_own_fault(path, error)
         return error
+
+
+def refuse_own_fault(path: bytes, error: Exception) -> None:
+    """Raise InputError for an error that tells of this process, and nothing of the image."""
+    if isinstance(error, OSError) and error.errno in OWN_FAULTS:
+        raise InputError(
+            f"cannot read {os.fsdecode(path)}: {reason(error)}; give fewer processes that load "
+            "images"
+        ) from error
 
 
 def as_dataset(samples: Samples, *, image_size: int) -> Images:
