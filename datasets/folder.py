@@ -161,7 +161,9 @@ def refuse_data_set(folder: Path) -> None:
     train = list(filter(LIKE_TRAIN.fullmatch, names))
     val = [name for name in names if LIKE_VAL.fullmatch(name) and name not in train]
     if train and val:
-        raise InputError(
+        # Its own splits can be read only under their usual names.
+        is_readable = named(names, *TRAIN) and named(names, *VAL, *TEST)
+        raise (InputError if is_readable else NoClasses)(
             f"{folder} is no class: it holds {train[0]} and {val[0]}; give a folder with class "
             "folders, or with train and val (or test) of class folders"
         )

@@ -104,7 +104,10 @@ def test_other_readers_say_what_their_splits_are(name, root, capsys):
         (["train2017/a", "train2017/b", "val2017/a", "val2017/b"], "train2017 and val2017 are no"),
         (["images_train/a", "images_train/b", "rest/a", "rest/b"], "images_train and rest are no"),
         (["tr/a", "tr/b", "te/a", "te/b"], "te and tr are no classes"),
-        (["birds/Training/1.png", "cars/1.png", "birds/Validate/1.png"], "birds is no class: it"),
+        (
+            ["birds/Training/a", "cars/1.png", "birds/Validate/a"],
+            "birds is no class: it holds Train",
+        ),
         (["birds/train/1.png", "cars/1.png", "birds/eval/1.png"], "birds is no class: it holds"),
         (
             ["birds/Training/a", "cars/1.png", "birds/Testing/a"],
